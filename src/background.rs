@@ -1,0 +1,85 @@
+//! The crate's one thread: it ends and reaps what outlives a future.
+//!
+//! It is started with the first spawn and never by a drop, so that a drop can always rely on it, whatever state
+//! the program is in by then. All signals are blocked in it. In a forked copy of this process it does not exist,
+//! and nothing is given to it there.
+
+use std::panic::catch_unwind;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+
+use async_executor::{Executor, Task};
+use futures_lite::future;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::sys::threads;
+
+static EXECUTOR: Executor<'static> = Executor::new();
+
+/// The process that the thread lives in; 0 before there is one.
+static OWNER: AtomicU32 = AtomicU32::new(0);
+
+/// Starts the thread unless it runs.
+pub(crate) fn ensure_started() -> Result<()> {
+    static STARTING: Mutex<()> = Mutex::new(());
+    if OWNER.load(Ordering::Acquire) == 0 {
+        let _starting = STARTING.lock().unwrap_or_else(PoisonError::into_inner);
+        if OWNER.load(Ordering::Acquire) == 0 {
+            start()?;
+        }
+    }
+    if is_ours() {
+        Ok(())
+    } else {
+        let message = "cannot work in a forked copy of a process that used this crate: its threads are not here";
+        Err(Error::new(ErrorKind::Unsupported, message))
+    }
+}
+
+fn start() -> Result<()> {
+    let run = || {
+        threads::block_signals();
+        // A panic of one piece of work passes through `run`; the others must go on.
+        while catch_unwind(|| future::block_on(EXECUTOR.run(future::pending::<()>()))).is_err() {}
+    };
+    thread::Builder::new()
+        .name("deluxe-process".into())
+        .spawn(run)
+        .map_err(|error| Error::io("could not start the background thread", error))?;
+    OWNER.store(std::process::id(), Ordering::Release);
+    Ok(())
+}
+
+/// Whether this is the process that the thread was started in.
+pub(crate) fn is_ours() -> bool {
+    OWNER.load(Ordering::Acquire) == std::process::id()
+}
+
+/// Leaves work to the thread, for good.
+pub(crate) fn leave(work: impl Future<Output = ()> + Send + 'static) {
+    if is_ours() {
+        EXECUTOR.spawn(work).detach();
+    }
+}
+
+/// Has the thread do the work, and waits for the result. Work that has begun is done to its end, even when the
+/// wait is dropped.
+pub(crate) async fn carry_out<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> Result<T> {
+    ensure_started()?;
+    let mut begun = Begun(Some(EXECUTOR.spawn(work)));
+    match &mut begun.0 {
+        Some(task) => Ok(task.await),
+        None => future::pending().await,
+    }
+}
+
+struct Begun<T>(Option<Task<T>>);
+
+impl<T> Drop for Begun<T> {
+    fn drop(&mut self) {
+        if let Some(task) = self.0.take() {
+            task.detach();
+        }
+    }
+}

@@ -1,0 +1,346 @@
+//! The one engine behind all ways to run that wait for the end: it feeds stdin, drains both outputs, awaits the exit,
+//! enforces time and limits, and stops the tree when it has to, all at once and without a task of its own.
+
+use std::pin::Pin;
+use std::process::ExitStatus;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use async_io::Timer;
+
+use crate::command::Command;
+use crate::command::drain::{Drain, Own, Trouble};
+use crate::command::input::{Feed, Supply};
+use crate::command::launch::{Clock, Launched, Unsaid, launch};
+use crate::command::output::OutputLimit;
+use crate::error::{Error, ErrorKind, Result};
+use crate::process::{Leash, Process, Wait, stop};
+use crate::trace;
+
+/// How long pipes are read on that something else holds open after the command has ended. What was written before the
+/// end is in the pipe by then, so this is only for those who finish a little later than the one they work for.
+const GRACE: Duration = Duration::from_millis(500);
+
+/// How much of stderr is kept where the caller asked for none of it: enough to explain a failure.
+const EXPLANATION: usize = 64 * 1024;
+
+/// Which lines are wanted while the command runs.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Streaming {
+    Nothing,
+    Stdout,
+    Both,
+}
+
+/// A run in progress.
+pub(super) struct Capture {
+    command: Arc<Command>,
+    pub(super) process: Process,
+    feed: Option<Feed>,
+    pub(super) stdout: Drain,
+    pub(super) stderr: Drain,
+    /// Until it is known, the wait; then what it gave.
+    exit: Exit,
+    clock: Clock,
+    deadline: Option<Timer>,
+    ending: Option<Ending>,
+    grace: Option<Timer>,
+    line: Arc<str>,
+    // Declared last: the pipes are closed before the child is stopped.
+    _leash: Leash,
+}
+
+enum Exit {
+    Awaited(Wait),
+    Known(Result<ExitStatus>),
+}
+
+/// A stop that we had to begin.
+struct Ending {
+    why: Why,
+    stop: Stop,
+}
+
+enum Stop {
+    InProgress(Pin<Box<dyn Future<Output = Result<()>> + Send>>),
+    Done(Result<()>),
+}
+
+enum Why {
+    TimedOut,
+    Exceeded(Own, usize),
+    /// The caller's reader, or one of our pipes.
+    Failed(&'static str, std::io::Error),
+}
+
+/// A run that is over.
+pub(super) struct Finished {
+    command: Arc<Command>,
+    line: Arc<str>,
+    clock: Clock,
+    pid: u32,
+    status: Result<ExitStatus>,
+    ending: Option<(Why, Result<()>)>,
+    pub(super) stdout: Vec<u8>,
+    pub(super) stderr: Vec<u8>,
+    pub(super) is_truncated: bool,
+    pub(super) is_incomplete: bool,
+}
+
+impl Capture {
+    /// Starts the command.
+    pub(super) async fn start(command: &Arc<Command>, unsaid: Unsaid, streaming: Streaming) -> Result<Capture> {
+        let supply = command.input.take().map_err(|error| error.with_command(command.to_string()))?;
+        let launched = launch(command, unsaid).await?;
+        Ok(Capture::of(launched, Arc::clone(command), supply, streaming))
+    }
+
+    /// Takes over a child that runs. What is not asked for is still read, so that the child does not block on it.
+    pub(super) fn of(launched: Launched, command: Arc<Command>, supply: Supply, streaming: Streaming) -> Capture {
+        let Launched { process, stdin, stdout, stderr, leash, clock, line } = launched;
+        let explanation = Some(OutputLimit::tail(EXPLANATION));
+        let mut stdout = match streaming {
+            Streaming::Nothing => Drain::into_memory(stdout, command.limit),
+            Streaming::Stdout | Streaming::Both => Drain::into_lines(stdout, command.limit),
+        };
+        let mut stderr = match streaming {
+            Streaming::Nothing => Drain::into_memory(stderr, command.limit),
+            Streaming::Stdout => Drain::into_memory(stderr, explanation),
+            Streaming::Both => Drain::into_lines(stderr, command.limit),
+        };
+        if command.tee {
+            stdout = stdout.tee(Own::Stdout);
+            stderr = stderr.tee(Own::Stderr);
+        }
+        Capture {
+            // A pipe that was asked for and is fed nothing is closed at once, or the child might wait for it.
+            feed: stdin.map(|end| Feed::new(end, supply)),
+            exit: Exit::Awaited(process.wait()),
+            deadline: clock.deadline.map(Timer::at),
+            command,
+            process,
+            stdout,
+            stderr,
+            clock,
+            ending: None,
+            grace: None,
+            line,
+            _leash: leash,
+        }
+    }
+
+    /// Runs to the end.
+    pub(super) async fn finish(mut self) -> Finished {
+        let is_incomplete = std::future::poll_fn(|cx| self.poll(cx)).await;
+        self.into_finished(is_incomplete)
+    }
+
+    /// Ready when all is over, saying whether a pipe was still held open then. Lines that were read meanwhile are in the drains, and
+    /// have to be taken for it to go on.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
+        if let Some(feed) = &mut self.feed {
+            if let Poll::Ready(result) = feed.poll(cx) {
+                self.feed = None;
+                if let Err(error) = result {
+                    self.end(Why::Failed("its input could not be read", error));
+                }
+            }
+        }
+        // The exit first: what the child wrote before it is in the pipes by then, and the drains come after.
+        let has_exited = self.poll_exit(cx);
+        let is_stopped = self.poll_ending(cx);
+        let is_drained = self.poll_drains(cx);
+        if !has_exited || !is_stopped {
+            if self.ending.is_none() && self.deadline.as_mut().is_some_and(|timer| is_due(timer, cx)) {
+                self.end(Why::TimedOut);
+                // Polled at once, or nobody would wake us.
+                return self.poll(cx);
+            }
+            return Poll::Pending;
+        }
+        if is_drained {
+            return Poll::Ready(false);
+        }
+        let grace = self.grace.get_or_insert_with(|| Timer::after(GRACE));
+        if !is_due(grace, cx) {
+            return Poll::Pending;
+        }
+        self.stdout.give_up(cx);
+        self.stderr.give_up(cx);
+        Poll::Ready(true)
+    }
+
+    fn poll_exit(&mut self, cx: &mut Context<'_>) -> bool {
+        if let Exit::Awaited(wait) = &mut self.exit {
+            if let Poll::Ready(result) = Pin::new(wait).poll(cx) {
+                if let Ok(status) = &result {
+                    trace::exited(self.process.id(), &self.line, *status);
+                }
+                self.exit = Exit::Known(result);
+            }
+        }
+        matches!(self.exit, Exit::Known(_))
+    }
+
+    /// Whether nothing is being stopped any more.
+    fn poll_ending(&mut self, cx: &mut Context<'_>) -> bool {
+        let Some(Ending { stop, .. }) = &mut self.ending else { return true };
+        if let Stop::InProgress(future) = stop {
+            if let Poll::Ready(result) = future.as_mut().poll(cx) {
+                *stop = Stop::Done(result);
+            }
+        }
+        matches!(stop, Stop::Done(_))
+    }
+
+    fn poll_drains(&mut self, cx: &mut Context<'_>) -> bool {
+        let stdout = self.poll_drain(cx, Own::Stdout);
+        let stderr = self.poll_drain(cx, Own::Stderr);
+        stdout && stderr
+    }
+
+    fn poll_drain(&mut self, cx: &mut Context<'_>, own: Own) -> bool {
+        let drain = match own {
+            Own::Stdout => &mut self.stdout,
+            Own::Stderr => &mut self.stderr,
+        };
+        let why = match drain.poll(cx) {
+            Poll::Pending => return false,
+            Poll::Ready(Ok(())) => return true,
+            Poll::Ready(Err(Trouble::Exceeded(most))) => Why::Exceeded(own, most),
+            Poll::Ready(Err(Trouble::Failed(error))) => Why::Failed("its output could not be read", error),
+        };
+        // Nothing more is wanted from it; closing the pipe also ends a writer that heeds SIGPIPE.
+        drain.close();
+        self.end(why);
+        cx.waker().wake_by_ref();
+        true
+    }
+
+    /// Begins to stop the tree; the first reason counts.
+    fn end(&mut self, why: Why) {
+        if self.ending.is_none() {
+            let stop = Stop::InProgress(Box::pin(stop(self.process.clone(), self.command.shutdown)));
+            self.ending = Some(Ending { why, stop });
+        }
+    }
+
+    /// For the streams, which can't give themselves away.
+    pub(super) fn into_finished(mut self, is_incomplete: bool) -> Finished {
+        let status = match self.exit {
+            Exit::Known(status) => status,
+            Exit::Awaited(_) => Err(Error::new(ErrorKind::StatusLost, "has not ended")),
+        };
+        let ending = self.ending.map(|Ending { why, stop }| match stop {
+            Stop::Done(result) => (why, result),
+            Stop::InProgress(_) => (why, Ok(())),
+        });
+        Finished {
+            stdout: self.stdout.take_bytes(),
+            stderr: self.stderr.take_bytes(),
+            is_truncated: self.stdout.is_truncated() || self.stderr.is_truncated(),
+            is_incomplete,
+            command: self.command,
+            line: self.line,
+            clock: self.clock,
+            pid: self.process.id(),
+            status,
+            ending,
+        }
+    }
+}
+
+fn is_due(timer: &mut Timer, cx: &mut Context<'_>) -> bool {
+    Pin::new(timer).poll(cx).is_ready()
+}
+
+impl Finished {
+    /// How the command ended, unless we ended it, or don't know.
+    pub(super) fn unchecked(mut self) -> Result<(ExitStatus, Finished)> {
+        let elapsed = self.clock.started.elapsed();
+        if let Some((why, stopped)) = self.ending.take() {
+            let error = match why {
+                Why::TimedOut => {
+                    Error::new(ErrorKind::TimedOut, format!("timed out after {elapsed:.1?} and was stopped"))
+                }
+                Why::Exceeded(own, most) => {
+                    let stream = match own {
+                        Own::Stdout => "stdout",
+                        Own::Stderr => "stderr",
+                    };
+                    let message =
+                        format!("wrote more than {most} bytes to {stream}, and was stopped after {elapsed:.1?}");
+                    Error::new(ErrorKind::OutputLimit, message)
+                }
+                Why::Failed(what, error) => Error::io(format!("was stopped after {elapsed:.1?}: {what}"), error),
+            };
+            let error = match stopped {
+                Ok(()) => error,
+                Err(survivors) => error.with_source(survivors),
+            };
+            return Err(self.complete(error));
+        }
+        match &self.status {
+            Ok(status) => Ok((*status, self)),
+            Err(error) => {
+                let error = error.clone();
+                Err(self.complete(error))
+            }
+        }
+    }
+
+    /// The same, where only the accepted exit codes are a success.
+    pub(super) fn checked(self) -> Result<Finished> {
+        let (status, finished) = self.unchecked()?;
+        if status.code().is_some_and(|code| finished.command.accepted.contains(&code)) {
+            return Ok(finished);
+        }
+        Err(finished.failed(status))
+    }
+
+    fn failed(self, status: ExitStatus) -> Error {
+        let elapsed = self.clock.started.elapsed();
+        let error = match status.code() {
+            Some(code) => {
+                Error::new(ErrorKind::ExitStatus, format!("failed with exit status {code} after {elapsed:.1?}"))
+            }
+            None => {
+                let by = crate::signal::Signal::from_exit_status(status)
+                    .map_or_else(|| status.to_string(), |s| s.to_string());
+                Error::new(ErrorKind::Signaled, format!("was ended by {by} after {elapsed:.1?}"))
+            }
+        };
+        self.complete(error)
+    }
+
+    /// An error of this run, with all that is known.
+    pub(super) fn complete(self, error: Error) -> Error {
+        let tail = tail(&self.command, &self.stderr);
+        let mut error = error
+            .with_command(self.line.to_string())
+            .with_elapsed(self.clock.started.elapsed())
+            .with_pid(self.pid)
+            .with_stdout(self.stdout)
+            .with_stderr(self.stderr, tail);
+        if let Ok(status) = self.status {
+            error = error.with_exit_status(status);
+        }
+        error
+    }
+}
+
+/// The last lines of stderr as text, without the secrets that the child may have repeated.
+fn tail(command: &Command, stderr: &[u8]) -> String {
+    const LINES: usize = 20;
+    const BYTES: usize = 4096;
+    let mut text = String::from_utf8_lossy(stderr).into_owned();
+    for secret in command.secrets().filter_map(|secret| secret.to_str()).filter(|secret| !secret.is_empty()) {
+        text = text.replace(secret, "***");
+    }
+    let text = text.trim_end();
+    let start = text.len().saturating_sub(BYTES);
+    let start = (start..).find(|at| text.is_char_boundary(*at)).unwrap_or_default();
+    let start = text[start..].rmatch_indices('\n').nth(LINES - 1).map_or(start, |(at, _)| start + at + 1);
+    text[start..].to_owned()
+}

@@ -1,0 +1,337 @@
+//! Reads one of a child's output streams to its end: into memory, or into lines.
+//!
+//! Bytes are read straight into the spare capacity of where they are kept. A stream that proves large gets a larger
+//! pipe, because what costs is not the copying but the wake-up for every pipe full.
+
+use std::collections::VecDeque;
+use std::io::{self, Write};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use blocking::Unblock;
+use futures_lite::AsyncWrite;
+
+use crate::command::output::{Beyond, OutputLimit};
+use crate::sys::descriptors::{self, PipeEnd};
+
+/// The least room for a read.
+const ROOM: usize = 32 * 1024;
+
+/// The most room for a read that keeps little: a pipe's worth would only be memory.
+const MOST_ROOM: usize = 256 * 1024;
+
+/// What makes a stream a large one.
+const LARGE: usize = 128 * 1024;
+
+/// How much is read before another task gets its turn.
+const TURN: usize = 1024 * 1024;
+
+/// One of a child's output streams.
+pub(super) struct Drain {
+    /// Nothing once the end was seen, or when nothing was captured.
+    end: Option<PipeEnd>,
+    keep: Keep,
+    limit: Option<OutputLimit>,
+    is_truncated: bool,
+    is_enlarged: bool,
+    total: usize,
+    tee: Option<Tee>,
+}
+
+enum Keep {
+    Bytes(Vec<u8>),
+    Lines(Lines),
+}
+
+/// Bytes on their way to becoming lines.
+#[derive(Default)]
+struct Lines {
+    /// What has not been cut into lines yet; the part up to `searched` holds no line end.
+    partial: Vec<u8>,
+    searched: usize,
+    ready: VecDeque<String>,
+}
+
+/// Why a drain stopped before the end of its stream.
+#[derive(Debug)]
+pub(super) enum Trouble {
+    /// More than the limit allows.
+    Exceeded(usize),
+    Failed(io::Error),
+}
+
+/// One of this program's own streams.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Own {
+    Stdout,
+    Stderr,
+}
+
+impl Drain {
+    pub(super) fn into_memory(end: Option<PipeEnd>, limit: Option<OutputLimit>) -> Drain {
+        Drain::new(end, limit, Keep::Bytes(Vec::new()))
+    }
+
+    pub(super) fn into_lines(end: Option<PipeEnd>, limit: Option<OutputLimit>) -> Drain {
+        Drain::new(end, limit, Keep::Lines(Lines::default()))
+    }
+
+    fn new(end: Option<PipeEnd>, limit: Option<OutputLimit>, keep: Keep) -> Drain {
+        Drain { end, keep, limit, is_truncated: false, is_enlarged: false, total: 0, tee: None }
+    }
+
+    /// Passes on what is read.
+    pub(super) fn tee(mut self, own: Own) -> Drain {
+        if self.end.is_some() {
+            self.tee = Some(Tee::new(own));
+        }
+        self
+    }
+
+    pub(super) fn is_truncated(&self) -> bool {
+        self.is_truncated
+    }
+
+    /// The next line, if there is one.
+    pub(super) fn next_line(&mut self) -> Option<String> {
+        match &mut self.keep {
+            Keep::Lines(lines) => lines.ready.pop_front(),
+            Keep::Bytes(_) => None,
+        }
+    }
+
+    /// What was kept, all or its tail as the limit says.
+    pub(super) fn take_bytes(&mut self) -> Vec<u8> {
+        match &mut self.keep {
+            Keep::Bytes(bytes) => {
+                if let Some(OutputLimit { bytes: most, beyond: Beyond::KeepTail }) = self.limit {
+                    bytes.drain(..bytes.len().saturating_sub(most));
+                }
+                std::mem::take(bytes)
+            }
+            Keep::Lines(_) => Vec::new(),
+        }
+    }
+
+    /// Ready at the end of the stream, and with an error when there is no sense in going on. Lines are read only
+    /// when those that were read before are taken, so that who takes them sets the pace.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Trouble>> {
+        let mut turn = 0;
+        loop {
+            if let Some(tee) = &mut self.tee {
+                ready!(tee.poll_written(cx));
+            }
+            let Some(end) = &self.end else { return Poll::Ready(Ok(())) };
+            if turn >= TURN {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            let buffer = match &mut self.keep {
+                Keep::Lines(lines) if !lines.ready.is_empty() => return Poll::Pending,
+                Keep::Lines(lines) => &mut lines.partial,
+                Keep::Bytes(bytes) => bytes,
+            };
+            let start = buffer.len();
+            make_room(buffer, self.limit);
+            let count = ready!(descriptors::poll_read(end, cx, buffer)).map_err(Trouble::Failed)?;
+            if let Some(tee) = &mut self.tee {
+                tee.pass_on(&buffer[start..]);
+            }
+            if count == 0 {
+                self.close();
+                continue;
+            }
+            turn += count;
+            self.total += count;
+            if self.total > LARGE && !self.is_enlarged {
+                self.is_enlarged = true;
+                descriptors::enlarge(end);
+            }
+            self.enforce_limit()?;
+        }
+    }
+
+    /// Reads no more.
+    pub(super) fn close(&mut self) {
+        self.end = None;
+        if let Keep::Lines(lines) = &mut self.keep {
+            lines.finish();
+        }
+    }
+
+    /// Takes what is in the pipe at this moment, and lets go of it.
+    pub(super) fn give_up(&mut self, cx: &mut Context<'_>) {
+        // As much as a pipe can hold: somebody who never stops writing must not keep us here.
+        let mut left = 2 * TURN;
+        while let Some(end) = &self.end {
+            let buffer = match &mut self.keep {
+                Keep::Lines(lines) => &mut lines.partial,
+                Keep::Bytes(bytes) => bytes,
+            };
+            make_room(buffer, self.limit);
+            let read = descriptors::poll_read(end, cx, buffer);
+            match read {
+                Poll::Ready(Ok(count)) if 0 < count && count <= left => {
+                    left -= count;
+                    if self.enforce_limit().is_ok() {
+                        continue;
+                    }
+                }
+                _ => {}
+            }
+            break;
+        }
+        self.close();
+    }
+
+    fn enforce_limit(&mut self) -> Result<(), Trouble> {
+        let limit = self.limit;
+        let (excess, is_truncated) = match &mut self.keep {
+            Keep::Bytes(bytes) => cut(bytes, limit),
+            Keep::Lines(lines) => lines.cut_into_lines(limit),
+        };
+        self.is_truncated |= is_truncated;
+        match excess {
+            Some(most) => Err(Trouble::Exceeded(most)),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Room that grows with what is kept, so that a large stream is read in large pieces and copied a few times at most.
+fn make_room(buffer: &mut Vec<u8>, limit: Option<OutputLimit>) {
+    if buffer.capacity() - buffer.len() < ROOM {
+        let room = if limit.is_some() { buffer.len().clamp(ROOM, MOST_ROOM) } else { buffer.len().max(ROOM) };
+        buffer.reserve(room);
+    }
+}
+
+/// Cuts `bytes` to the limit: the limit itself when it is an error to exceed it, and whether something was cut off.
+fn cut(bytes: &mut Vec<u8>, limit: Option<OutputLimit>) -> (Option<usize>, bool) {
+    let Some(OutputLimit { bytes: most, beyond }) = limit else { return (None, false) };
+    if bytes.len() <= most {
+        return (None, false);
+    }
+    match beyond {
+        Beyond::Fail => {
+            bytes.truncate(most);
+            (Some(most), true)
+        }
+        Beyond::KeepHead => {
+            bytes.truncate(most);
+            (None, true)
+        }
+        // Moving the tail to the front costs its length, so that much is let come together first.
+        Beyond::KeepTail => {
+            if bytes.len() > most + most.max(MOST_ROOM) {
+                bytes.drain(..bytes.len() - most);
+            }
+            (None, true)
+        }
+    }
+}
+
+impl Lines {
+    fn cut_into_lines(&mut self, limit: Option<OutputLimit>) -> (Option<usize>, bool) {
+        let mut start = 0;
+        let mut is_truncated = false;
+        while let Some(length) = self.partial[self.searched..].iter().position(|byte| *byte == b'\n') {
+            let end = self.searched + length;
+            let (excess, was_cut) = self.accept(start, end, limit);
+            is_truncated |= was_cut;
+            if excess.is_some() {
+                return (excess, true);
+            }
+            start = end + 1;
+            self.searched = start;
+        }
+        self.partial.drain(..start);
+        // What is left has no end yet, but may be too long already.
+        if let Some(OutputLimit { bytes: most, beyond }) = limit {
+            if self.partial.len() > most {
+                is_truncated = true;
+                match beyond {
+                    Beyond::Fail => return (Some(most), true),
+                    Beyond::KeepHead => self.partial.truncate(most),
+                    Beyond::KeepTail => drop(self.partial.drain(..self.partial.len() - most)),
+                }
+            }
+        }
+        self.searched = self.partial.len();
+        (None, is_truncated)
+    }
+
+    fn accept(&mut self, start: usize, end: usize, limit: Option<OutputLimit>) -> (Option<usize>, bool) {
+        let mut line = &self.partial[start..end];
+        if let Some(without) = line.strip_suffix(b"\r") {
+            line = without;
+        }
+        let mut was_cut = false;
+        if let Some(OutputLimit { bytes: most, beyond }) = limit {
+            if line.len() > most {
+                was_cut = true;
+                line = match beyond {
+                    Beyond::Fail => return (Some(most), true),
+                    Beyond::KeepHead => &line[..most],
+                    Beyond::KeepTail => &line[line.len() - most..],
+                };
+            }
+        }
+        self.ready.push_back(String::from_utf8_lossy(line).into_owned());
+        (None, was_cut)
+    }
+
+    /// The last line may lack its end.
+    fn finish(&mut self) {
+        if !self.partial.is_empty() {
+            let (start, end) = (0, self.partial.len());
+            self.accept(start, end, None);
+            self.partial.clear();
+            self.searched = 0;
+        }
+    }
+}
+
+/// Passes bytes on to one of this program's own streams, off-thread: whoever reads that may be slow.
+struct Tee {
+    own: Option<Unblock<Box<dyn Write + Send>>>,
+    waiting: Vec<u8>,
+    written: usize,
+}
+
+impl Tee {
+    fn new(own: Own) -> Tee {
+        let own: Box<dyn Write + Send> = match own {
+            Own::Stdout => Box::new(io::stdout()),
+            Own::Stderr => Box::new(io::stderr()),
+        };
+        Tee { own: Some(Unblock::new(own)), waiting: Vec::new(), written: 0 }
+    }
+
+    fn pass_on(&mut self, bytes: &[u8]) {
+        self.waiting.extend_from_slice(bytes);
+    }
+
+    /// Ready when all that was passed on is written, or can't be: what nobody can see any more is still captured.
+    fn poll_written(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(own) = &mut self.own else { return Poll::Ready(()) };
+        if self.waiting.is_empty() {
+            return Poll::Ready(());
+        }
+        while self.written < self.waiting.len() {
+            match ready!(Pin::new(&mut *own).poll_write(cx, &self.waiting[self.written..])) {
+                Ok(count) if count > 0 => self.written += count,
+                _ => {
+                    self.own = None;
+                    return Poll::Ready(());
+                }
+            }
+        }
+        if ready!(Pin::new(&mut *own).poll_flush(cx)).is_err() {
+            self.own = None;
+        }
+        self.waiting.clear();
+        self.written = 0;
+        Poll::Ready(())
+    }
+}

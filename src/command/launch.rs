@@ -1,0 +1,313 @@
+//! From a command to a running child: validation and look-up, streams, the spawn itself, and why it failed.
+//!
+//! All of it happens off-thread. What comes back is on a leash from the first moment, so that a future that was
+//! dropped meanwhile leaves no child behind.
+
+use std::ffi::{OsStr, OsString};
+use std::fmt;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use async_io::Timer;
+use futures_lite::future;
+
+use crate::background;
+use crate::command::child::Child;
+use crate::command::stdio::Choice;
+use crate::command::{Argument, Command, Environment, Program, Stdio, lookup, quote};
+use crate::error::{Error, ErrorKind, Result};
+use crate::offthread::Slots;
+use crate::process::{Leash, Process};
+use crate::sys::descriptors::{self, PipeEnd};
+use crate::sys::{self, Blueprint, Source};
+use crate::trace;
+
+static SPAWNING: Slots = Slots::new();
+
+/// Where streams go that the command says nothing about.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Unsaid {
+    /// As in std's `spawn` and `status`.
+    Inherit,
+    /// stdin null, stdout and stderr piped.
+    Capture,
+}
+
+/// A child that runs, and our ends of its pipes.
+pub(super) struct Launched {
+    pub(super) process: Process,
+    pub(super) stdin: Option<PipeEnd>,
+    pub(super) stdout: Option<PipeEnd>,
+    pub(super) stderr: Option<PipeEnd>,
+    pub(super) leash: Leash,
+    pub(super) clock: Clock,
+    pub(super) line: Arc<str>,
+}
+
+/// When a run began, and when it has to be over.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Clock {
+    pub(super) started: Instant,
+    pub(super) deadline: Option<Instant>,
+}
+
+impl Clock {
+    fn new(command: &Command) -> Clock {
+        let started = Instant::now();
+        // A time that is too long to be added up never comes.
+        Clock { started, deadline: command.timeout.and_then(|time| started.checked_add(time)) }
+    }
+}
+
+/// A command that is being started.
+///
+/// Nothing happens before the first poll. Dropped half-way it leaves nothing behind: a child that was started
+/// meanwhile is stopped, with all that descends from it.
+#[must_use = "a command is not started before this is awaited"]
+pub struct Spawn(Pin<Box<dyn Future<Output = Result<Child>> + Send>>);
+
+impl Spawn {
+    pub(super) fn new(command: &Command) -> Spawn {
+        let command = Arc::new(command.clone());
+        Spawn(Box::pin(async move {
+            let refused = |what: &str| {
+                let message =
+                    format!("was not started: {what} is for the ways to run that wait for the end, not for spawn");
+                Error::new(ErrorKind::InvalidInput, message).with_command(command.to_string())
+            };
+            if command.input.is_given() {
+                return Err(refused("input"));
+            }
+            if command.tee {
+                return Err(refused("tee"));
+            }
+            let launched = launch(&command, Unsaid::Inherit).await?;
+            Ok(Child::new(launched, command))
+        }))
+    }
+}
+
+impl Future for Spawn {
+    type Output = Result<Child>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.0.as_mut().poll(cx)
+    }
+}
+
+impl fmt::Debug for Spawn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Spawn")
+    }
+}
+
+/// Starts the command, or says why not. Counts against the command's time.
+pub(super) async fn launch(command: &Arc<Command>, unsaid: Unsaid) -> Result<Launched> {
+    let clock = Clock::new(command);
+    let line: Arc<str> = command.to_string().into();
+    let started = async {
+        background::ensure_started()?;
+        let job = Arc::clone(command);
+        let text = Arc::clone(&line);
+        SPAWNING.run(move || launch_here(&job, unsaid, clock, text)).await
+    };
+    let in_time = async {
+        match clock.deadline {
+            None => started.await,
+            Some(deadline) => {
+                future::or(started, async {
+                    Timer::at(deadline).await;
+                    let message =
+                        format!("timed out after {:.1?}, while it was being started", clock.started.elapsed());
+                    Err(Error::new(ErrorKind::TimedOut, message))
+                })
+                .await
+            }
+        }
+    };
+    trace::spawning(&line, |launched: &Launched| launched.process.id(), in_time)
+        .await
+        .map_err(|error| error.with_elapsed(clock.started.elapsed()).with_command(line.to_string()))
+}
+
+fn launch_here(command: &Command, unsaid: Unsaid, clock: Clock, line: Arc<str>) -> Result<Launched> {
+    validate(command)?;
+    let program = program(command)?;
+    let mut pipes = Pipes::default();
+    let blueprint = Blueprint {
+        argv: argv(command),
+        environment: command.environment.resolve(),
+        directory: command.directory.clone(),
+        stdin: pipes.stdin(command, unsaid)?,
+        stdout: pipes.output(command.stdout.as_ref(), unsaid, command.tee, Which::Stdout)?,
+        stderr: match command.merge_stderr {
+            true => Source::Stdout,
+            false => pipes.output(command.stderr.as_ref(), unsaid, command.tee, Which::Stderr)?,
+        },
+        process_group: command.process_group,
+        program,
+    };
+    let handle = sys::spawn(&blueprint)
+        .map_err(|error| lookup::explain(error, &blueprint.program, blueprint.directory.as_deref()))?;
+    let process = Process::child(handle, command.process_group == Some(0), Arc::clone(&line));
+    let leash = Leash::stopping(process.clone(), command.shutdown);
+    // The child has its own copies; ours would keep its pipes open for ever.
+    drop(blueprint);
+    Ok(Launched { process, stdin: pipes.stdin, stdout: pipes.stdout, stderr: pipes.stderr, leash, clock, line })
+}
+
+/// Refuses what the system would misunderstand, by name.
+fn validate(command: &Command) -> Result<()> {
+    let has_nul = |text: &OsStr| text.as_bytes().contains(&0);
+    let invalid = |what: String| Err(Error::new(ErrorKind::InvalidInput, format!("could not be started: {what}")));
+    let program = command.shown_program();
+    if program.is_empty() {
+        return Err(Error::new(ErrorKind::InvalidInput, lookup::EMPTY));
+    }
+    if has_nul(program) {
+        return invalid("the program's name has a NUL byte in it".into());
+    }
+    if command.arg0.as_deref().is_some_and(has_nul) {
+        return invalid("arg0 has a NUL byte in it".into());
+    }
+    for (number, arg) in (1..).zip(&command.args) {
+        if has_nul(&arg.value) {
+            return invalid(format!("argument {number} has a NUL byte in it"));
+        }
+    }
+    for (key, value) in &command.environment.changes {
+        let shown = quote::quoted(key);
+        if key.is_empty() || key.as_bytes().contains(&b'=') || has_nul(key) {
+            return invalid(format!("`{shown}` can't be the name of a variable"));
+        }
+        if value.as_ref().is_some_and(|value| has_nul(&value.value)) {
+            return invalid(format!("the variable `{shown}` has a NUL byte in it"));
+        }
+    }
+    if command.directory.as_ref().is_some_and(|directory| has_nul(directory.as_os_str())) {
+        return invalid("the working directory has a NUL byte in it".into());
+    }
+    if command.process_group.is_some_and(|group| group < 0) {
+        return invalid("a process group can't be negative".into());
+    }
+    Ok(())
+}
+
+/// A path to execute, with a `/` in it; a relative one is relative to the child's working directory.
+fn program(command: &Command) -> Result<PathBuf> {
+    match &command.program {
+        Program::Found(path) => Ok(path.clone()),
+        Program::Named(name) if lookup::is_path(name) => Ok(name.into()),
+        Program::Named(name) => {
+            let found = lookup::search(name, command.environment.path(), command.directory.as_deref());
+            match (found, &command.directory) {
+                // Elements of PATH that are relative to a missing directory hide the real reason.
+                (Err(error), Some(directory)) => Err(lookup::explain_search(error, directory)),
+                // Found from here through a relative directory; the child looks from inside it.
+                (Ok(path), Some(directory)) if path.is_relative() => {
+                    Ok(path.strip_prefix(directory).map_or(path.clone(), |inside| PathBuf::from(".").join(inside)))
+                }
+                (found, _) => found,
+            }
+        }
+    }
+}
+
+fn argv(command: &Command) -> Vec<OsString> {
+    let first = command.arg0.clone().unwrap_or_else(|| command.shown_program().to_owned());
+    std::iter::once(first).chain(command.args.iter().map(|arg| arg.value.clone())).collect()
+}
+
+impl Environment {
+    /// The whole environment, or `None` when it is this program's own.
+    fn resolve(&self) -> Option<Vec<(OsString, OsString)>> {
+        if !self.is_cleared && self.changes.is_empty() {
+            return None;
+        }
+        let inherited = std::env::vars_os().filter(|(key, _)| !self.is_cleared && !self.changes.contains_key(key));
+        let set = self.changes.iter().filter_map(|(key, value)| {
+            let Argument { value, .. } = value.as_ref()?;
+            Some((key.clone(), value.clone()))
+        });
+        Some(inherited.chain(set).collect())
+    }
+
+    /// The child's `PATH`.
+    fn path(&self) -> Option<OsString> {
+        match self.changes.get(OsStr::new("PATH")) {
+            Some(value) => value.as_ref().map(|value| value.value.clone()),
+            None if self.is_cleared => None,
+            None => std::env::var_os("PATH"),
+        }
+    }
+}
+
+/// Our ends of the pipes, while the child's ends are handed over.
+#[derive(Default)]
+struct Pipes {
+    stdin: Option<PipeEnd>,
+    stdout: Option<PipeEnd>,
+    stderr: Option<PipeEnd>,
+}
+
+#[derive(Clone, Copy)]
+enum Which {
+    Stdout,
+    Stderr,
+}
+
+impl Pipes {
+    fn stdin(&mut self, command: &Command, unsaid: Unsaid) -> Result<Source> {
+        let choice = match &command.stdin {
+            _ if command.input.is_given() => &Choice::Piped,
+            Some(Stdio(choice)) => choice,
+            None if unsaid == Unsaid::Capture => &Choice::Null,
+            None => &Choice::Inherit,
+        };
+        source(choice, || {
+            let (reader, writer) = descriptors::pipe()?;
+            self.stdin = Some(descriptors::register(writer)?);
+            Ok(reader)
+        })
+    }
+
+    fn output(&mut self, said: Option<&Stdio>, unsaid: Unsaid, is_teed: bool, which: Which) -> Result<Source> {
+        let choice = match said {
+            // What is to be passed on has to come to us first.
+            Some(Stdio(Choice::Inherit)) | None if is_teed => &Choice::Piped,
+            Some(Stdio(choice)) => choice,
+            None if unsaid == Unsaid::Capture => &Choice::Piped,
+            None => &Choice::Inherit,
+        };
+        source(choice, || {
+            let (reader, writer) = descriptors::pipe()?;
+            let ours = Some(descriptors::register(reader)?);
+            match which {
+                Which::Stdout => self.stdout = ours,
+                Which::Stderr => self.stderr = ours,
+            }
+            Ok(writer)
+        })
+    }
+}
+
+fn source(choice: &Choice, pipe: impl FnOnce() -> io::Result<descriptors::Descriptor>) -> Result<Source> {
+    match choice {
+        Choice::Inherit => Ok(Source::Inherit),
+        Choice::Null => Ok(Source::Null),
+        Choice::Piped => match pipe() {
+            Ok(theirs) => Ok(Source::Descriptor(Arc::new(theirs))),
+            Err(error) => Err(Error::io("could not be started: there is no pipe to be had", error)),
+        },
+        Choice::File(shared) => Ok(Source::Descriptor(Arc::clone(shared))),
+        Choice::Broken(error) => {
+            let error = io::Error::new(error.kind(), error.to_string());
+            Err(Error::io("could not be started: a stream that it was given could not be prepared", error))
+        }
+    }
+}

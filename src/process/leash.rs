@@ -1,0 +1,107 @@
+//! What ties a process to the life of a value: when that is dropped, the process is stopped, or at least reaped.
+//!
+//! What is tied by a stop is also tied to the program: when that ends, whatever still runs is killed.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, Once, OnceLock, PoisonError};
+
+use crate::background;
+use crate::process::stop::{kill_now, stop_here};
+use crate::process::{Process, Shutdown};
+use crate::sys::threads;
+
+/// Ends or reaps a process when it is dropped, in the background.
+#[derive(Debug)]
+pub(crate) struct Leash {
+    process: Process,
+    on_drop: OnDrop,
+}
+
+#[derive(Debug)]
+enum OnDrop {
+    Stop(Shutdown, Tie),
+    Reap,
+}
+
+impl Leash {
+    /// Dropping it stops the process and its tree.
+    pub(crate) fn stopping(process: Process, shutdown: Shutdown) -> Leash {
+        let tie = Tie::new(process.clone());
+        Leash { process, on_drop: OnDrop::Stop(shutdown, tie) }
+    }
+
+    /// From now on, dropping it leaves the process alone, and reaps it when it ends.
+    pub(crate) fn loosen(mut self) -> Leash {
+        self.on_drop = OnDrop::Reap;
+        self
+    }
+}
+
+impl Drop for Leash {
+    fn drop(&mut self) {
+        // The usual case: it was awaited, and nothing is left to be done.
+        if !matches!(self.process.0.handle.try_exit(), Ok(None)) {
+            return;
+        }
+        let process = self.process.clone();
+        match std::mem::replace(&mut self.on_drop, OnDrop::Reap) {
+            OnDrop::Stop(shutdown, tie) => background::leave(async move {
+                let _ = stop_here(process.clone(), shutdown).await;
+                let _ = process.exit_status().await;
+                drop(tie);
+            }),
+            OnDrop::Reap => background::leave(async move {
+                let _ = process.exit_status().await;
+            }),
+        }
+    }
+}
+
+/// An entry in the list of what may not outlive the program.
+#[derive(Debug)]
+struct Tie(u64);
+
+#[derive(Default)]
+struct Ties {
+    next: u64,
+    processes: HashMap<u64, Process>,
+}
+
+fn ties() -> MutexGuard<'static, Ties> {
+    static TIES: OnceLock<Mutex<Ties>> = OnceLock::new();
+    TIES.get_or_init(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Tie {
+    fn new(process: Process) -> Tie {
+        static REGISTERED: Once = Once::new();
+        REGISTERED.call_once(|| {
+            // Refused only for want of memory; then the program's end just does not kill.
+            let _ = threads::at_exit(kill_what_is_tied);
+        });
+        let mut ties = ties();
+        let key = ties.next;
+        ties.next += 1;
+        ties.processes.insert(key, process);
+        Tie(key)
+    }
+}
+
+impl Drop for Tie {
+    fn drop(&mut self) {
+        let process = ties().processes.remove(&self.0);
+        // Outside the lock: it may be the last handle, whose drop closes descriptors.
+        drop(process);
+    }
+}
+
+extern "C" fn kill_what_is_tied() {
+    // A forked copy that ends must leave the original's children alone.
+    if !background::is_ours() {
+        return;
+    }
+    let processes: Vec<Process> = ties().processes.drain().map(|(_, process)| process).collect();
+    for process in &processes {
+        kill_now(process);
+    }
+}

@@ -1,0 +1,68 @@
+//! The one way in which processes are stopped: timeouts, drops and `stop()` all end here.
+//!
+//! It runs on the background thread, so that who asked for it may go away, and no executor reads `/proc`.
+
+use std::time::Duration;
+
+use async_io::Timer;
+use futures_lite::future;
+
+use crate::background;
+use crate::error::{Error, ErrorKind, Result};
+use crate::process::tree::Tree;
+use crate::process::{Process, Shutdown};
+use crate::signal::Signal;
+use crate::trace;
+
+/// How long a process may take to die of SIGKILL before it is reported as still running: it can be held in the
+/// kernel by a device or a dead network mount.
+const DIES_WITHIN: Duration = Duration::from_secs(10);
+
+/// Stops `process` and its tree. Once polled it is carried out, even when dropped.
+pub(crate) async fn stop(process: Process, shutdown: Shutdown) -> Result<()> {
+    background::carry_out(stop_here(process, shutdown)).await?
+}
+
+/// The same on the thread that calls; for the background thread.
+pub(super) async fn stop_here(process: Process, shutdown: Shutdown) -> Result<()> {
+    trace::stopping(process.id(), shutdown.signal);
+    let mut tree = Tree::of(&process);
+    if shutdown.signal != Signal::KILL {
+        tree.signal(shutdown.signal);
+        // What is stopped would sleep through the request.
+        tree.signal(Signal::CONT);
+        if ends_within(&mut tree, shutdown.grace).await? {
+            return report(&process, &tree);
+        }
+    }
+    tree.kill();
+    ends_within(&mut tree, DIES_WITHIN).await?;
+    report(&process, &tree)
+}
+
+async fn ends_within(tree: &mut Tree, time: Duration) -> Result<bool> {
+    let ended = async {
+        tree.ended().await.map_err(|error| Error::io("could not be awaited while it was stopped", error))?;
+        Ok(true)
+    };
+    let late = async {
+        Timer::after(time).await;
+        Ok(false)
+    };
+    future::or(ended, late).await
+}
+
+fn report(process: &Process, tree: &Tree) -> Result<()> {
+    let survivors = tree.survivors();
+    if survivors.is_empty() {
+        return Ok(());
+    }
+    let list = survivors.iter().map(u32::to_string).collect::<Vec<_>>().join(", ");
+    let message = format!("could not be stopped as a whole: still running: {list}");
+    Err(process.about(Error::new(ErrorKind::PermissionDenied, message)))
+}
+
+/// Ends `process` and its tree without waiting for anything; for the end of the program.
+pub(super) fn kill_now(process: &Process) {
+    Tree::of(process).kill();
+}

@@ -1,0 +1,93 @@
+//! Descriptors: pipes to children, and what is done with them without blocking.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::task::{Context, Poll, ready};
+
+use async_io::Async;
+use rustix::io::Errno;
+
+/// What the platform calls an open file.
+pub(crate) type Descriptor = OwnedFd;
+
+/// Our end of a pipe to a child, ready for use in a future.
+pub(crate) type PipeEnd = Async<Descriptor>;
+
+/// The size that pipes are enlarged to: the most that Linux grants an unprivileged user (pipe(7)).
+#[cfg(target_os = "linux")]
+const LARGE_PIPE: usize = 1024 * 1024;
+
+/// A pipe: what is written to the second end comes out of the first. Both block; neither survives an exec.
+pub(crate) fn pipe() -> io::Result<(Descriptor, Descriptor)> {
+    #[cfg(not(target_vendor = "apple"))]
+    {
+        Ok(rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?)
+    }
+    // No `pipe2` there: a child spawned by another thread in between can inherit the ends.
+    #[cfg(target_vendor = "apple")]
+    {
+        let (reader, writer) = rustix::pipe::pipe()?;
+        rustix::io::fcntl_setfd(&reader, rustix::io::FdFlags::CLOEXEC)?;
+        rustix::io::fcntl_setfd(&writer, rustix::io::FdFlags::CLOEXEC)?;
+        Ok((reader, writer))
+    }
+}
+
+/// Turns our end of a pipe into one that futures can wait for.
+pub(crate) fn register(end: Descriptor) -> io::Result<PipeEnd> {
+    Async::new(end)
+}
+
+/// Turns our end of a pipe back into one that a child can use as its own: blocking.
+pub(crate) fn unregister(end: PipeEnd) -> io::Result<Descriptor> {
+    let end = end.into_inner()?;
+    rustix::io::ioctl_fionbio(&end, false)?;
+    Ok(end)
+}
+
+/// Reads into the spare capacity of `buffer`, of which there must be some. 0 is the end of the stream.
+pub(crate) fn poll_read(end: &PipeEnd, cx: &mut Context<'_>, buffer: &mut Vec<u8>) -> Poll<io::Result<usize>> {
+    poll(|| rustix::io::read(end.get_ref(), rustix::buffer::spare_capacity(buffer)), || end.poll_readable(cx))
+}
+
+pub(crate) fn poll_read_slice(end: &PipeEnd, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+    poll(|| rustix::io::read(end.get_ref(), &mut *buffer), || end.poll_readable(cx))
+}
+
+/// Writes as much as there is room for.
+pub(crate) fn poll_write(end: &PipeEnd, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    poll(|| rustix::io::write(end.get_ref(), bytes), || end.poll_writable(cx))
+}
+
+/// The call first, and only then the wait for readiness: most of the time something is there already.
+fn poll(
+    mut call: impl FnMut() -> Result<usize, Errno>,
+    mut wait: impl FnMut() -> Poll<io::Result<()>>,
+) -> Poll<io::Result<usize>> {
+    loop {
+        match call() {
+            Err(Errno::INTR) => {}
+            Err(Errno::AGAIN) => ready!(wait())?,
+            result => return Poll::Ready(Ok(result?)),
+        }
+    }
+}
+
+/// Gives a pipe that carries much more room. A refusal changes nothing but the speed: the user's share of pipe
+/// memory may be used up, or the descriptor may not be a pipe.
+pub(crate) fn enlarge(end: &PipeEnd) {
+    #[cfg(target_os = "linux")]
+    let _ = rustix::pipe::fcntl_setpipe_size(end.get_ref(), LARGE_PIPE);
+    #[cfg(not(target_os = "linux"))]
+    let _ = end;
+}
+
+/// A second descriptor for the same open file.
+pub(crate) fn duplicate(descriptor: &Descriptor) -> io::Result<Descriptor> {
+    descriptor.try_clone()
+}
+
+/// What this process writes to as its own stdout.
+pub(crate) fn own_stdout() -> io::Result<Descriptor> {
+    io::stdout().as_fd().try_clone_to_owned()
+}

@@ -1,0 +1,201 @@
+//! A child held by `async-process`, for platforms without pidfds.
+//!
+//! The one hard fact: a child's number is ours until it is reaped, and only we reap it, because `async-process`
+//! touches a child it has handed out only when we poll. All polling and signalling therefore happens under one
+//! lock. One task polls for all (two pollers would wake each other for ever); an event tells the others.
+//! Signal mask and dispositions are inherited here.
+
+use std::fmt;
+use std::future::poll_fn;
+use std::io;
+use std::os::unix::process::CommandExt;
+use std::panic::{self, AssertUnwindSafe};
+use std::pin::Pin;
+use std::process::{self, ExitStatus};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use async_io::Timer;
+use event_listener::Event;
+use futures_lite::future;
+
+use crate::sys::{Blueprint, Exit, Source, descriptors};
+
+/// How often a child is looked at although nothing was heard: a program that ignores SIGCHLD, or replaces its
+/// handler, silences the event that this engine lives on.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+pub(crate) struct Child {
+    pid: u32,
+    state: Mutex<State>,
+    is_led: AtomicBool,
+    changed: Event,
+}
+
+struct State {
+    child: async_process::Child,
+    /// The wait in progress; kept across leaders.
+    status: Option<Pin<Box<dyn Future<Output = io::Result<ExitStatus>> + Send>>>,
+    exit: Option<Exit>,
+}
+
+pub(crate) fn spawn(blueprint: &Blueprint) -> io::Result<Child> {
+    let (name, args) = blueprint.argv.split_first().ok_or(io::ErrorKind::InvalidInput)?;
+    let mut command = process::Command::new(&blueprint.program);
+    command.args(args);
+    command.arg0(name);
+    if let Some(group) = blueprint.process_group {
+        command.process_group(group);
+    }
+    if let Some(variables) = &blueprint.environment {
+        command.env_clear().envs(variables.iter().map(|(key, value)| (key, value)));
+    }
+    if let Some(directory) = &blueprint.directory {
+        command.current_dir(directory);
+    }
+    // The conversion drops the streams that are set on std's command, so they are set on the result.
+    let mut command = async_process::Command::from(command);
+    command.stdin(stdio(&blueprint.stdin)?).stdout(stdio(&blueprint.stdout)?).stderr(match &blueprint.stderr {
+        Source::Stdout => match &blueprint.stdout {
+            Source::Inherit | Source::Stdout => descriptors::own_stdout()?.into(),
+            other => stdio(other)?,
+        },
+        other => stdio(other)?,
+    });
+    // Its set-up panics when it gets no descriptor for SIGCHLD; for us that is an error like any other.
+    let child = panic::catch_unwind(AssertUnwindSafe(|| command.spawn()))
+        .map_err(|_| io::Error::other("the machinery that awaits children could not be set up"))??;
+    Ok(Child {
+        pid: child.id(),
+        state: Mutex::new(State { child, status: None, exit: None }),
+        is_led: AtomicBool::new(false),
+        changed: Event::new(),
+    })
+}
+
+fn stdio(source: &Source) -> io::Result<process::Stdio> {
+    Ok(match source {
+        Source::Inherit | Source::Stdout => process::Stdio::inherit(),
+        Source::Null => process::Stdio::null(),
+        Source::Descriptor(shared) => descriptors::duplicate(shared)?.into(),
+    })
+}
+
+impl State {
+    fn settle(&mut self, result: io::Result<Option<ExitStatus>>) -> io::Result<Option<Exit>> {
+        match result {
+            Ok(status) => self.exit = status.map(Exit::Status),
+            Err(error) if error.raw_os_error() == Some(libc::ECHILD) => self.exit = Some(Exit::Lost),
+            Err(error) => return Err(error),
+        }
+        Ok(self.exit)
+    }
+
+    fn look(&mut self) -> io::Result<Option<Exit>> {
+        if self.exit.is_none() {
+            let result = self.child.try_status();
+            return self.settle(result);
+        }
+        Ok(self.exit)
+    }
+}
+
+impl Child {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.pid
+    }
+
+    pub(crate) fn try_exit(&self) -> io::Result<Option<Exit>> {
+        let exit = self.state().look()?;
+        if exit.is_some() {
+            self.changed.notify(usize::MAX);
+        }
+        Ok(exit)
+    }
+
+    pub(crate) async fn exit(&self) -> io::Result<Exit> {
+        loop {
+            let changed = self.changed.listen();
+            if let Some(exit) = self.try_exit()? {
+                return Ok(exit);
+            }
+            match Leader::elect(self) {
+                None => changed.await,
+                Some(_leader) => {
+                    let heard = poll_fn(|cx| self.poll_status(cx));
+                    let looked = async {
+                        Timer::after(LOOK_AGAIN).await;
+                        Ok(())
+                    };
+                    future::or(heard, looked).await?;
+                }
+            }
+        }
+    }
+
+    fn poll_status(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut state = self.state();
+        if state.exit.is_some() {
+            return Poll::Ready(Ok(()));
+        }
+        let State { child, status, .. } = &mut *state;
+        let wait = status.get_or_insert_with(|| Box::pin(child.status()));
+        let result = std::task::ready!(wait.as_mut().poll(cx));
+        *status = None;
+        Poll::Ready(state.settle(result.map(Some)).map(|_| ()))
+    }
+
+    pub(crate) fn signal(&self, signal: i32) -> io::Result<bool> {
+        let mut state = self.state();
+        if state.look()?.is_some() {
+            return Ok(false);
+        }
+        kill(self.pid as i32, signal)
+    }
+
+    /// Only while the leader is unreaped: then the group's number is its own.
+    pub(crate) fn signal_group(&self, signal: i32) -> io::Result<bool> {
+        let mut state = self.state();
+        if state.look()?.is_some() {
+            return Ok(false);
+        }
+        kill(-(self.pid as i32), signal)
+    }
+}
+
+fn kill(target: i32, signal: i32) -> io::Result<bool> {
+    // SAFETY: kill(2) takes no memory; the callers hold the lock that keeps the number ours.
+    if unsafe { libc::kill(target, signal) } == 0 {
+        return Ok(true);
+    }
+    let error = io::Error::last_os_error();
+    if error.raw_os_error() == Some(libc::ESRCH) { Ok(false) } else { Err(error) }
+}
+
+/// The one task that polls. Whoever stops being it, by an answer or by being dropped, wakes the others.
+struct Leader<'a>(&'a Child);
+
+impl Leader<'_> {
+    fn elect(child: &Child) -> Option<Leader<'_>> {
+        child.is_led.compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed).ok().map(|_| Leader(child))
+    }
+}
+
+impl Drop for Leader<'_> {
+    fn drop(&mut self) {
+        self.0.is_led.store(false, Ordering::Release);
+        self.0.changed.notify(usize::MAX);
+    }
+}
+
+impl fmt::Debug for Child {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Child").field("pid", &self.pid).finish_non_exhaustive()
+    }
+}

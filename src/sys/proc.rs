@@ -1,0 +1,127 @@
+//! What `/proc` tells about processes that are not ours; nothing where there is no `/proc`.
+
+use std::fs;
+use std::io;
+
+/// The fields of `/proc/PID/stat` that matter here (proc_pid_stat(5)).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Stat {
+    pub(crate) parent: u32,
+    pub(crate) group: u32,
+    pub(crate) is_zombie: bool,
+}
+
+pub(crate) fn stat(pid: u32) -> io::Result<Stat> {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    parse_stat(&text)
+        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, format!("/proc/{pid}/stat is malformed")))
+}
+
+/// The name in the second field is the program's own choice and may hold spaces and parentheses; the last `)` ends it.
+fn parse_stat(text: &str) -> Option<Stat> {
+    let (_, rest) = text.rsplit_once(')')?;
+    let mut fields = rest.split_ascii_whitespace();
+    let is_zombie = matches!(fields.next()?, "Z" | "X");
+    let parent = fields.next()?.parse().ok()?;
+    let group = fields.next()?.parse().ok()?;
+    Some(Stat { parent, group, is_zombie })
+}
+
+/// How the zombie `pid` ended, in the form of `wait(2)`: the last field of its `stat`. The kernel shows 0 there to
+/// those who may not look (proc_pid_stat(5): PTRACE_MODE_READ_FSCREDS), so a 0 counts only where user and group
+/// are all our own, which is what that check asks for.
+#[cfg(target_os = "linux")]
+pub(crate) fn exit_code_of_zombie(pid: u32) -> Option<i32> {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (_, rest) = text.rsplit_once(')')?;
+    let mut fields = rest.split_ascii_whitespace();
+    if fields.next()? != "Z" {
+        return None;
+    }
+    let code: i32 = fields.nth(48)?.parse().ok()?;
+    (code != 0 || has_our_credentials(pid)?).then_some(code)
+}
+
+#[cfg(target_os = "linux")]
+fn has_our_credentials(pid: u32) -> Option<bool> {
+    let text = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let all = |key: &str, own: u32| -> Option<bool> {
+        let line = text.lines().find_map(|line| line.strip_prefix(key))?;
+        Some(line.split_ascii_whitespace().all(|id| id.parse() == Ok(own)))
+    };
+    Some(all("Uid:", rustix::process::geteuid().as_raw())? && all("Gid:", rustix::process::getegid().as_raw())?)
+}
+
+/// Processes that say they are children of one of `parents`. Where the kernel lists children (proc_pid_children(5))
+/// those lists are read; they can miss one while others exit, and are complete for parents that are stopped.
+/// Elsewhere every process is asked.
+pub(crate) fn children(parents: &[u32]) -> io::Result<Vec<u32>> {
+    let mut children = Vec::new();
+    for &parent in parents {
+        let Ok(tasks) = fs::read_dir(format!("/proc/{parent}/task")) else { continue };
+        for task in tasks {
+            // A thread that ends while we read hands its children on to another thread of the same process.
+            let Ok(task) = task else { continue };
+            match fs::read_to_string(task.path().join("children")) {
+                Ok(list) => children.extend(list.split_ascii_whitespace().filter_map(|pid| pid.parse::<u32>().ok())),
+                Err(error) if error.kind() == io::ErrorKind::NotFound && !has_lists_of_children() => {
+                    return select(|stat| parents.contains(&stat.parent));
+                }
+                Err(_) => {}
+            }
+        }
+    }
+    Ok(children)
+}
+
+fn has_lists_of_children() -> bool {
+    fs::exists("/proc/thread-self/children").unwrap_or(false)
+}
+
+/// The members of a process group.
+pub(crate) fn members(group: u32) -> io::Result<Vec<u32>> {
+    select(|stat| stat.group == group)
+}
+
+fn select(is_wanted: impl Fn(&Stat) -> bool) -> io::Result<Vec<u32>> {
+    if !cfg!(target_os = "linux") {
+        return Ok(Vec::new());
+    }
+    let mut pids = Vec::new();
+    for entry in fs::read_dir("/proc")? {
+        let Some(pid) = entry?.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+        if stat(pid).is_ok_and(|stat| is_wanted(&stat)) {
+            pids.push(pid);
+        }
+    }
+    Ok(pids)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_can_hold_anything() {
+        let stat = parse_stat("42 (a) R 1 (b c) S 7 8 9 0 -1 4194560 0 0").unwrap();
+        assert_eq!(stat, Stat { parent: 7, group: 8, is_zombie: false });
+        assert_eq!(parse_stat("42 (x) Z 7 8 9").map(|stat| stat.is_zombie), Some(true));
+        assert_eq!(parse_stat("42 (x"), None);
+        assert_eq!(parse_stat("42 (x) S x 8"), None);
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn both_ways_to_find_children_find_them() {
+        let own = std::process::id();
+        let mut child = std::process::Command::new("sleep").arg("100").spawn().unwrap();
+        let listed = children(&[own]).unwrap();
+        let asked = select(|stat| stat.parent == own).unwrap();
+        let group = members(stat(own).unwrap().group).unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        for found in [listed, asked, group] {
+            assert!(found.contains(&child.id()), "{found:?}");
+        }
+    }
+}

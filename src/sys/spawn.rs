@@ -1,0 +1,254 @@
+//! Our own spawn: libc's `posix_spawn`, called directly.
+//!
+//! std's `Command` can set neither the signal mask nor the dispositions of a child, and falls back to fork for a
+//! bare name with a changed PATH. Here the program is a path already, and everything a child starts with is an
+//! attribute of the spawn: a thread of this program that changed its own mask for the purpose would for that
+//! moment take signals that the program keeps blocked.
+
+use std::ffi::{CString, OsStr};
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::ptr;
+use std::sync::OnceLock;
+
+use rustix::process::{Pid, WaitOptions};
+
+use crate::sys::exit_pidfd::{Adopted, Pidfd};
+use crate::sys::{Blueprint, Handle, Source};
+
+pub(crate) fn spawn(blueprint: &Blueprint) -> io::Result<Handle> {
+    let program = c_string(blueprint.program.as_os_str())?;
+    let argv = Strings::new(blueprint.argv.iter().map(|arg| c_string(arg)))?;
+    // Never `environ` itself: only std's own functions are safe beside a `set_var` in another thread.
+    let line = |(key, value): (&OsStr, &OsStr)| c_string(&[key, value].join(OsStr::new("=")));
+    let environment = match &blueprint.environment {
+        None => Strings::new(std::env::vars_os().map(|(key, value)| line((&key, &value))))?,
+        Some(variables) => Strings::new(variables.iter().map(|(key, value)| line((key, value))))?,
+    };
+    let attributes = Attributes::new(blueprint.process_group)?;
+    let mut actions = Actions::new()?;
+    // Sources among 0, 1 and 2 are moved out of the way first: setting up one stream must not close another's.
+    let mut moved = Vec::new();
+    actions.stream(0, &blueprint.stdin, &mut moved)?;
+    actions.stream(1, &blueprint.stdout, &mut moved)?;
+    actions.stream(2, &blueprint.stderr, &mut moved)?;
+    if let Some(directory) = &blueprint.directory {
+        actions.change_directory(&c_string(directory.as_os_str())?)?;
+    }
+
+    let mut pid: libc::pid_t = 0;
+    // SAFETY: all pointers are to C strings, null-terminated arrays of them, and initialised objects, and all of
+    // them outlive the call, at whose end the child has executed the program or is gone.
+    let result = unsafe {
+        libc::posix_spawn(
+            &raw mut pid,
+            program.as_ptr(),
+            &actions.0,
+            &attributes.0,
+            argv.as_ptr().cast(),
+            environment.as_ptr().cast(),
+        )
+    };
+    if result != 0 {
+        return Err(io::Error::from_raw_os_error(result));
+    }
+    let child = Pid::from_raw(pid).ok_or(io::ErrorKind::Other)?;
+    match Pidfd::adopt(child) {
+        Ok(Adopted::Child(pidfd)) => Ok(Handle::Pidfd(pidfd)),
+        Ok(Adopted::Lost) => Ok(Handle::Lost(pid as u32)),
+        Err(error) => {
+            kill_and_reap(child);
+            Err(error)
+        }
+    }
+}
+
+/// Ends a child that could not be taken hold of, so that the error leaves nothing behind.
+fn kill_and_reap(child: Pid) {
+    // Only an unreaped child still owns its number: peek first, and leave alone what is no longer ours.
+    let id = rustix::process::WaitId::Pid(child);
+    let peek = rustix::process::WaitIdOptions::EXITED
+        | rustix::process::WaitIdOptions::NOHANG
+        | rustix::process::WaitIdOptions::NOWAIT;
+    if rustix::process::waitid(id, peek).is_ok() {
+        let _ = rustix::process::kill_process(child, rustix::process::Signal::KILL);
+        while let Err(rustix::io::Errno::INTR) = rustix::process::waitpid(Some(child), WaitOptions::empty()) {}
+    }
+}
+
+fn c_string(text: &OsStr) -> io::Result<CString> {
+    Ok(CString::new(text.as_bytes())?)
+}
+
+/// C strings, and the null-terminated array of pointers to them.
+struct Strings {
+    _owned: Vec<CString>,
+    pointers: Vec<*const libc::c_char>,
+}
+
+impl Strings {
+    fn new(strings: impl Iterator<Item = io::Result<CString>>) -> io::Result<Strings> {
+        let owned = strings.collect::<io::Result<Vec<_>>>()?;
+        let pointers = owned.iter().map(|string| string.as_ptr()).chain([ptr::null()]).collect();
+        Ok(Strings { _owned: owned, pointers })
+    }
+
+    fn as_ptr(&self) -> *const *const libc::c_char {
+        self.pointers.as_ptr()
+    }
+}
+
+fn check(result: libc::c_int) -> io::Result<()> {
+    if result == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(result)) }
+}
+
+struct Attributes(libc::posix_spawnattr_t);
+
+impl Attributes {
+    fn new(process_group: Option<i32>) -> io::Result<Attributes> {
+        let mut attributes = MaybeUninit::uninit();
+        // SAFETY: the pointer is valid for the object that the call initialises.
+        check(unsafe { libc::posix_spawnattr_init(attributes.as_mut_ptr()) })?;
+        // SAFETY: initialised by the successful call above.
+        let mut attributes = Attributes(unsafe { attributes.assume_init() });
+
+        let mut flags = libc::POSIX_SPAWN_SETSIGMASK | libc::POSIX_SPAWN_SETSIGDEF;
+        let empty = signal_set(false);
+        // SAFETY: both objects are initialised.
+        check(unsafe { libc::posix_spawnattr_setsigmask(&raw mut attributes.0, &empty) })?;
+        let mut defaults = signal_set(true);
+        // nohup(1) means the whole tree of processes.
+        if is_ignored(libc::SIGHUP) {
+            // SAFETY: the set is initialised, the number is valid.
+            unsafe { libc::sigdelset(&raw mut defaults, libc::SIGHUP) };
+        }
+        // SAFETY: both objects are initialised.
+        check(unsafe { libc::posix_spawnattr_setsigdefault(&raw mut attributes.0, &defaults) })?;
+        if let Some(group) = process_group {
+            flags |= libc::POSIX_SPAWN_SETPGROUP;
+            // SAFETY: the object is initialised.
+            check(unsafe { libc::posix_spawnattr_setpgroup(&raw mut attributes.0, group) })?;
+        }
+        // The flags are small; their type differs between C libraries.
+        #[allow(clippy::cast_possible_truncation, reason = "every flag fits a short, which is what C uses")]
+        // SAFETY: the object is initialised.
+        check(unsafe { libc::posix_spawnattr_setflags(&raw mut attributes.0, flags as libc::c_short) })?;
+        Ok(attributes)
+    }
+}
+
+impl Drop for Attributes {
+    fn drop(&mut self) {
+        // SAFETY: initialised in `new`, and destroyed once.
+        unsafe { libc::posix_spawnattr_destroy(&raw mut self.0) };
+    }
+}
+
+fn signal_set(is_full: bool) -> libc::sigset_t {
+    let mut set = MaybeUninit::uninit();
+    if is_full {
+        // SAFETY: the pointer is valid for the set that the call initialises.
+        unsafe { libc::sigfillset(set.as_mut_ptr()) };
+    } else {
+        // SAFETY: the same.
+        unsafe { libc::sigemptyset(set.as_mut_ptr()) };
+    }
+    // SAFETY: initialised by either call; they fail only on an invalid pointer.
+    unsafe { set.assume_init() }
+}
+
+fn is_ignored(signal: i32) -> bool {
+    let mut action = MaybeUninit::<libc::sigaction>::uninit();
+    // SAFETY: with a null new action the call only writes the current one to the valid pointer.
+    if unsafe { libc::sigaction(signal, ptr::null(), action.as_mut_ptr()) } != 0 {
+        return false;
+    }
+    // SAFETY: the successful call initialised it.
+    unsafe { action.assume_init() }.sa_sigaction == libc::SIG_IGN
+}
+
+struct Actions(libc::posix_spawn_file_actions_t);
+
+impl Actions {
+    fn new() -> io::Result<Actions> {
+        let mut actions = MaybeUninit::uninit();
+        // SAFETY: the pointer is valid for the object that the call initialises.
+        check(unsafe { libc::posix_spawn_file_actions_init(actions.as_mut_ptr()) })?;
+        // SAFETY: initialised by the successful call above.
+        Ok(Actions(unsafe { actions.assume_init() }))
+    }
+
+    fn stream(&mut self, target: i32, source: &Source, moved: &mut Vec<OwnedFd>) -> io::Result<()> {
+        match source {
+            Source::Inherit => Ok(()),
+            Source::Null => {
+                let flags = if target == 0 { libc::O_RDONLY } else { libc::O_WRONLY };
+                let path = c"/dev/null".as_ptr();
+                // SAFETY: the object is initialised; the call copies the path.
+                check(unsafe { libc::posix_spawn_file_actions_addopen(&raw mut self.0, target, path, flags, 0) })
+            }
+            Source::Descriptor(shared) if shared.as_raw_fd() > 2 => self.duplicate(shared.as_raw_fd(), target),
+            Source::Descriptor(shared) => {
+                let copy = above_the_standard_streams(shared)?;
+                let result = self.duplicate(copy.as_raw_fd(), target);
+                moved.push(copy);
+                result
+            }
+            // After stdout's own action, so that it follows stdout to its new place.
+            Source::Stdout => self.duplicate(1, target),
+        }
+    }
+
+    fn duplicate(&mut self, from: i32, target: i32) -> io::Result<()> {
+        // SAFETY: the object is initialised.
+        check(unsafe { libc::posix_spawn_file_actions_adddup2(&raw mut self.0, from, target) })
+    }
+
+    fn change_directory(&mut self, directory: &CString) -> io::Result<()> {
+        let add = add_change_directory().ok_or(io::ErrorKind::Unsupported)?;
+        // SAFETY: the object is initialised; the call copies the path.
+        check(unsafe { add(&raw mut self.0, directory.as_ptr()) })
+    }
+}
+
+impl Drop for Actions {
+    fn drop(&mut self) {
+        // SAFETY: initialised in `new`, and destroyed once.
+        unsafe { libc::posix_spawn_file_actions_destroy(&raw mut self.0) };
+    }
+}
+
+fn above_the_standard_streams(descriptor: &OwnedFd) -> io::Result<OwnedFd> {
+    let descriptor: BorrowedFd<'_> = std::os::fd::AsFd::as_fd(descriptor);
+    Ok(rustix::io::fcntl_dupfd_cloexec(descriptor, 3)?)
+}
+
+type AddChangeDirectory =
+    unsafe extern "C" fn(*mut libc::posix_spawn_file_actions_t, *const libc::c_char) -> libc::c_int;
+
+/// Looked up when it is needed: glibc has it since 2.29, and Rust runs on older ones.
+fn add_change_directory() -> Option<AddChangeDirectory> {
+    static FOUND: OnceLock<Option<AddChangeDirectory>> = OnceLock::new();
+    #[cfg(target_env = "musl")]
+    {
+        *FOUND.get_or_init(|| Some(libc::posix_spawn_file_actions_addchdir_np))
+    }
+    #[cfg(not(target_env = "musl"))]
+    {
+        *FOUND.get_or_init(|| {
+            let name = c"posix_spawn_file_actions_addchdir_np";
+            // SAFETY: a C string, looked up among what is loaded already.
+            let symbol = unsafe { libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr()) };
+            // SAFETY: a non-null answer is this function of the C library, whose type is as declared; the null
+            // pointer becomes `None`, which is what the layout of `Option<fn>` guarantees.
+            unsafe { std::mem::transmute::<*mut libc::c_void, Option<AddChangeDirectory>>(symbol) }
+        })
+    }
+}
+
+/// Whether [`spawn`] can set a working directory.
+pub(crate) fn can_change_directory() -> bool {
+    add_change_directory().is_some()
+}
