@@ -1,5 +1,7 @@
 //! What the feature `tracing` shows of a spawn, an exit and a stop: seen by a subscriber that writes everything down.
 
+#![allow(clippy::unwrap_used, reason = "all of this is a test")]
+
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fmt::Debug;
