@@ -159,8 +159,8 @@ fn length_of_what_is_no_code(text: &str, is_in_a_word: bool) -> usize {
     if text.starts_with("/*") {
         return text.find("*/").map_or(text.len(), |end| end + 2);
     }
-    if text.starts_with('"') {
-        return 1 + quoted(&text[1..], '"');
+    if let Some(rest) = text.strip_prefix('"') {
+        return 1 + quoted(rest, '"');
     }
     if !is_in_a_word {
         let raw = text.trim_start_matches(['b', 'c']);
