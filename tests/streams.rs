@@ -591,6 +591,10 @@ async fn a_limit_counts_for_each_line() -> Outcome {
     assert_eq!(error.kind(), ErrorKind::OutputLimit);
     assert!(lines.next().await.is_none() && mark.living().is_empty());
 
+    let mut lines = sh("echo 1; echo 2; echo 123456; echo 3").output_limit(OutputLimit::fail(5)).lines();
+    assert_eq!((lines.next().await.unwrap()?, lines.next().await.unwrap()?), ("1".into(), "2".into()));
+    assert_eq!(lines.next().await.unwrap().unwrap_err().kind(), ErrorKind::OutputLimit);
+
     // A line without an end.
     let mut endless = mark.put_on(sh("yes | tr -d '\\n'"));
     let error = endless.output_limit(OutputLimit::fail(100_000)).lines().next().await.unwrap().unwrap_err();

@@ -96,12 +96,17 @@ pub(crate) fn async_std(case: Case) -> Outcome {
 
 pub(crate) fn tokio_multi_thread(case: Case) -> Outcome {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    runtime.block_on(runtime.spawn(case))?
+    joined(runtime.block_on(runtime.spawn(case)))
 }
 
 pub(crate) fn tokio_current_thread_without_io(case: Case) -> Outcome {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
-    runtime.block_on(runtime.spawn(case))?
+    joined(runtime.block_on(runtime.spawn(case)))
+}
+
+/// Goes on with a panic of the test, which has been reported already.
+fn joined(result: Result<Outcome, tokio::task::JoinError>) -> Outcome {
+    result.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
 }
 
 pub(crate) fn block_on(case: Case) -> Outcome {
