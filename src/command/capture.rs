@@ -12,7 +12,7 @@ use async_io::Timer;
 use crate::command::Command;
 use crate::command::drain::{Drain, Own, Trouble};
 use crate::command::input::{Feed, Supply};
-use crate::command::launch::{Clock, Launched, Unsaid, launch};
+use crate::command::launch::{Clock, Launched, Unsaid, handed_over, launch};
 use crate::command::output::OutputLimit;
 use crate::error::{Error, ErrorKind, Result};
 use crate::process::{Leash, Process, Wait, stop};
@@ -90,10 +90,10 @@ pub(super) struct Finished {
 
 impl Capture {
     /// Starts the command.
-    pub(super) async fn start(command: &Arc<Command>, unsaid: Unsaid, streaming: Streaming) -> Result<Capture> {
+    pub(super) async fn start(command: Arc<Command>, unsaid: Unsaid, streaming: Streaming) -> Result<Capture> {
         let supply = command.input.take().map_err(|error| error.with_command(command.to_string()))?;
-        let launched = launch(command, unsaid).await?;
-        Ok(Capture::of(launched, Arc::clone(command), supply, streaming))
+        let launched = launch(&command, unsaid).await?;
+        Ok(Capture::of(launched, handed_over(command), supply, streaming))
     }
 
     /// Takes over a child that runs. What is not asked for is still read, so that the child does not block on it.
