@@ -17,6 +17,8 @@ mod trace;
 
 mod process;
 
+mod users;
+
 mod command;
 
 pub use command::{
@@ -26,3 +28,4 @@ pub use error::{BoxError, Error, ErrorKind, Result};
 pub use process::{Process, Shutdown, Wait};
 pub use signal::Signal;
 pub use std::process::ExitStatus;
+pub use users::{User, real_users};

@@ -10,6 +10,7 @@
 //! Two engines stand behind it. On Linux: our own spawn and a pidfd. Where there is no pidfd (an old kernel, a
 //! seccomp filter, another system), or under `--cfg deluxe_process_force_portable`: `async-process` for both.
 
+pub(crate) mod accounts;
 pub(crate) mod descriptors;
 pub(crate) mod files;
 pub(crate) mod proc;
