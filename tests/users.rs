@@ -2,6 +2,8 @@
 //!
 //! What needs root is counted as ignored where there is no root, and says so.
 
+#![allow(clippy::unwrap_used, reason = "all of this is tests, in a form that the lint does not know")]
+
 #[path = "users/accounts.rs"]
 mod accounts;
 #[path = "users/again.rs"]
