@@ -102,6 +102,8 @@ mod trace;
 
 mod process;
 
+mod users;
+
 mod command;
 
 pub use command::{
@@ -111,6 +113,7 @@ pub use error::{BoxError, Error, ErrorKind, Result};
 pub use process::{Process, Shutdown, Wait};
 pub use signal::Signal;
 pub use std::process::ExitStatus;
+pub use users::{User, real_users};
 
 /// Compiles and runs the examples of the README with those of the documentation.
 #[cfg(doctest)]
