@@ -9,6 +9,7 @@ use futures_core::Stream;
 
 use crate::command::Command;
 use crate::command::capture::{Capture, Finished, Streaming};
+use crate::command::drain::Own;
 use crate::command::launch::Unsaid;
 use crate::error::{Error, ErrorKind, Result};
 use crate::process::{Process, Wait};
@@ -156,7 +157,7 @@ impl Stages {
                     }
                 },
                 Stage::Running(capture) => {
-                    if let Some(step) = next_line(capture) {
+                    if let Some(step) = next_line(capture, cx) {
                         return Poll::Ready(Some(step));
                     }
                     let poll = capture.poll(cx);
@@ -166,13 +167,13 @@ impl Stages {
                         continue;
                     }
                     // The poll may have read some.
-                    return match next_line(capture) {
+                    return match next_line(capture, cx) {
                         Some(step) => Poll::Ready(Some(step)),
                         None => Poll::Pending,
                     };
                 }
                 Stage::Ended(capture, is_incomplete) => {
-                    if let Some(step) = next_line(capture) {
+                    if let Some(step) = next_line(capture, cx) {
                         return Poll::Ready(Some(step));
                     }
                     let is_incomplete = *is_incomplete;
@@ -185,6 +186,7 @@ impl Stages {
     }
 }
 
-fn next_line(capture: &mut Capture) -> Option<Step> {
-    capture.stdout.next_line().map(Step::Line).or_else(|| capture.stderr.next_line().map(Step::ErrorLine))
+fn next_line(capture: &mut Capture, cx: &mut Context<'_>) -> Option<Step> {
+    let line = capture.next_line(Own::Stdout, cx).map(Step::Line);
+    line.or_else(|| capture.next_line(Own::Stderr, cx).map(Step::ErrorLine))
 }
