@@ -7,9 +7,12 @@
 //! - every descriptor it opens is close-on-exec from birth;
 //! - [`spawn`] either returns a handle to the child or leaves no child behind.
 //!
-//! Two engines stand behind it. On Linux: our own spawn and a pidfd. Where there is no pidfd (an old kernel, a
-//! seccomp filter, another system), or under `--cfg deluxe_process_force_portable`: `async-process` for both.
+//! Two engines stand behind it. On Linux: a spawn of our own and a pidfd; the spawn is `clone3` on x86-64, and
+//! `posix_spawn` elsewhere, where a filter refuses `clone3`, or under `--cfg deluxe_process_force_posix_spawn`. Where
+//! there is no pidfd (an old kernel, a seccomp filter, another system), or under `--cfg deluxe_process_force_portable`:
+//! `async-process` for both.
 
+pub(crate) mod accounts;
 pub(crate) mod descriptors;
 pub(crate) mod files;
 pub(crate) mod proc;
@@ -21,6 +24,8 @@ mod exit_pidfd;
 mod exit_portable;
 #[cfg(target_os = "linux")]
 mod spawn;
+#[cfg(all(target_os = "linux", target_arch = "x86_64", not(deluxe_process_force_posix_spawn)))]
+mod spawn_clone;
 
 use std::ffi::OsString;
 use std::io;
@@ -45,6 +50,54 @@ pub(crate) struct Blueprint {
     pub(crate) stderr: Source,
     /// `Some(0)` for a group of its own.
     pub(crate) process_group: Option<i32>,
+    /// A session of its own, without a terminal.
+    pub(crate) is_new_session: bool,
+    /// Who it runs as, when that is not who we are.
+    pub(crate) identity: Option<Identity>,
+}
+
+/// A user by numbers, with all groups.
+#[derive(Debug, Clone)]
+pub(crate) struct Identity {
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+    pub(crate) groups: Vec<u32>,
+}
+
+/// Why there is no child.
+#[derive(Debug)]
+pub(crate) struct Refusal {
+    pub(crate) error: io::Error,
+    pub(crate) step: Step,
+}
+
+/// What failed on the way to a child that runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// Not known: one of all.
+    Any,
+    Clone,
+    Signals,
+    Session,
+    Group,
+    Streams,
+    Identity,
+    Directory,
+    Execute,
+    /// It ran, but could not be taken hold of, and was ended.
+    Hold,
+}
+
+impl From<io::Error> for Refusal {
+    fn from(error: io::Error) -> Refusal {
+        Refusal { error, step: Step::Any }
+    }
+}
+
+impl From<io::ErrorKind> for Refusal {
+    fn from(kind: io::ErrorKind) -> Refusal {
+        io::Error::from(kind).into()
+    }
 }
 
 /// Where one of a child's standard streams comes from or goes to.
@@ -76,24 +129,24 @@ pub(crate) enum Handle {
 }
 
 /// Starts a child. Blocks until the kernel has executed the program, or has refused.
-pub(crate) fn spawn(blueprint: &Blueprint) -> io::Result<Handle> {
+pub(crate) fn spawn(blueprint: &Blueprint) -> Result<Handle, Refusal> {
     #[cfg(target_os = "linux")]
-    if !uses_portable_engine() && (blueprint.directory.is_none() || spawn::can_change_directory()) {
-        return spawn::spawn(blueprint);
+    if !uses_portable_engine() {
+        #[cfg(all(target_arch = "x86_64", not(deluxe_process_force_posix_spawn)))]
+        if let Some(result) = spawn_clone::spawn(blueprint) {
+            return result;
+        }
+        if spawn::can(blueprint) {
+            return spawn::spawn(blueprint);
+        }
     }
-    exit_portable::spawn(blueprint).map(Handle::Portable)
+    Ok(exit_portable::spawn(blueprint).map(Handle::Portable)?)
 }
 
 /// Whether children are spawned and awaited through `async-process`; decided once, before the first spawn.
-pub(crate) fn uses_portable_engine() -> bool {
-    #[cfg(target_os = "linux")]
-    {
-        cfg!(deluxe_process_force_portable) || !exit_pidfd::is_available()
-    }
-    #[cfg(not(target_os = "linux"))]
-    {
-        true
-    }
+#[cfg(target_os = "linux")]
+fn uses_portable_engine() -> bool {
+    cfg!(deluxe_process_force_portable) || !exit_pidfd::is_available()
 }
 
 /// A handle to any process, by number.

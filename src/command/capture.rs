@@ -116,7 +116,7 @@ impl Capture {
         Capture {
             // A pipe that was asked for and is fed nothing is closed at once, or the child might wait for it.
             feed: stdin.map(|end| Feed::new(end, supply)),
-            exit: Exit::Awaited(process.wait()),
+            exit: Exit::Awaited(awaited(process.clone(), Arc::clone(&line))),
             deadline: clock.deadline.map(Timer::at),
             command,
             process,
@@ -174,9 +174,6 @@ impl Capture {
     fn poll_exit(&mut self, cx: &mut Context<'_>) -> bool {
         if let Exit::Awaited(wait) = &mut self.exit {
             if let Poll::Ready(result) = Pin::new(wait).poll(cx) {
-                if let Ok(status) = &result {
-                    trace::exited(self.process.id(), &self.line, *status);
-                }
                 self.exit = Exit::Known(result);
             }
         }
@@ -249,6 +246,10 @@ impl Capture {
             ending,
         }
     }
+}
+
+fn awaited(process: Process, line: Arc<str>) -> Wait {
+    Wait::new(async move { trace::exiting(process.id(), &line, process.exit_status()).await })
 }
 
 fn is_due(timer: &mut Timer, cx: &mut Context<'_>) -> bool {

@@ -162,10 +162,12 @@ fn launch_here(command: &Command, unsaid: Unsaid, clock: Clock, line: Arc<str>) 
             false => pipes.output(command.stderr.as_ref(), unsaid, command.tee, Which::Stderr)?,
         },
         process_group: command.process_group,
+        is_new_session: false,
+        identity: None,
         program,
     };
     let handle = sys::spawn(&blueprint)
-        .map_err(|error| lookup::explain(error, &blueprint.program, blueprint.directory.as_deref()))?;
+        .map_err(|refusal| lookup::explain(refusal, &blueprint.program, blueprint.directory.as_deref()))?;
     let process = Process::child(handle, command.process_group == Some(0), Arc::clone(&line));
     let leash = Leash::stopping(process.clone(), command.shutdown);
     // The child has its own copies; ours would keep its pipes open for ever.

@@ -12,7 +12,7 @@ use std::path::{self, Path, PathBuf};
 
 use crate::command::quote::quoted;
 use crate::error::{Error, ErrorKind, Result};
-use crate::sys::files;
+use crate::sys::{Refusal, Step, files};
 
 /// What execvp(3) searches where there is no `PATH`.
 const DEFAULT_PATH: &str = "/bin:/usr/bin";
@@ -90,8 +90,42 @@ fn examine(file: &Path) -> Result<()> {
     }
 }
 
-/// Why the system refused to execute `program` in `directory`, found out afterwards.
-pub(super) fn explain(error: io::Error, program: &Path, directory: Option<&Path>) -> Error {
+/// Why there is no child that executes `program` in `directory`, found out afterwards.
+pub(super) fn explain(refusal: Refusal, program: &Path, directory: Option<&Path>) -> Error {
+    let Refusal { error, step } = refusal;
+    let failed = |what: &str| Error::new(ErrorKind::Other, format!("could not be started: {what}"));
+    // A limit can be reached at any step.
+    let limit = match error.raw_os_error() {
+        Some(libc::EMFILE) => Some("this program has no descriptors left"),
+        Some(libc::ENFILE) => Some("the system has no descriptors left"),
+        Some(libc::EAGAIN) => Some("the limit of processes is reached"),
+        Some(libc::ENOMEM) => Some("there is no memory left"),
+        _ => None,
+    };
+    if let Some(limit) = limit {
+        return failed(limit).with_source(error);
+    }
+    match step {
+        Step::Any | Step::Execute | Step::Clone => {}
+        Step::Directory => {
+            return directory.and_then(|directory| examine_directory(directory).err()).unwrap_or_else(|| {
+                Error::new(
+                    ErrorKind::WorkingDirectory,
+                    "could not be started: its working directory may not be entered",
+                )
+                .with_path(directory.unwrap_or(Path::new("")))
+                .with_source(error)
+            });
+        }
+        Step::Identity => {
+            return Error::io("could not be started: this process may not become another user", error);
+        }
+        Step::Group => return Error::io("could not be started: it can't join that process group", error),
+        Step::Session => return failed("it can't have a session of its own").with_source(error),
+        Step::Signals => return failed("its signals could not be reset").with_source(error),
+        Step::Streams => return failed("one of its streams could not be set up").with_source(error),
+        Step::Hold => return failed("it could not be taken hold of, and was ended").with_source(error),
+    }
     if let Some(Err(error)) = directory.map(examine_directory) {
         return error;
     }
@@ -122,10 +156,6 @@ pub(super) fn explain(error: io::Error, program: &Path, directory: Option<&Path>
         }
         Some(libc::ETXTBSY) => failed(ErrorKind::NotExecutable, &format!("`{shown}` is being written")),
         Some(libc::E2BIG) => failed(ErrorKind::InvalidInput, "its arguments and environment are too long together"),
-        Some(libc::EMFILE) => failed(ErrorKind::Other, "this program has no descriptors left"),
-        Some(libc::ENFILE) => failed(ErrorKind::Other, "the system has no descriptors left"),
-        Some(libc::EAGAIN) => failed(ErrorKind::Other, "the limit of processes is reached"),
-        Some(libc::ENOMEM) => failed(ErrorKind::Other, "there is no memory left"),
         _ => failed(ErrorKind::Other, "the system refused"),
     }
     .with_source(error)

@@ -1,9 +1,10 @@
 //! What a command has written, and how much of it is kept.
 
+use std::fmt;
 use std::process::ExitStatus;
 
 /// The exit status of a command and what it wrote.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Output {
     /// How it ended.
@@ -28,6 +29,20 @@ impl Output {
     /// given up after a short grace, and more may have been written since.
     pub fn pipe_was_held_open(&self) -> bool {
         self.is_incomplete
+    }
+}
+
+/// As std's: the bytes as text.
+impl fmt::Debug for Output {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Output { status, stdout, stderr, is_truncated, is_incomplete } = self;
+        f.debug_struct("Output")
+            .field("status", status)
+            .field("stdout", &String::from_utf8_lossy(stdout))
+            .field("stderr", &String::from_utf8_lossy(stderr))
+            .field("is_truncated", is_truncated)
+            .field("pipe_was_held_open", is_incomplete)
+            .finish()
     }
 }
 

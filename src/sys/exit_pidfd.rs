@@ -82,12 +82,17 @@ impl Pidfd {
         if let Err(Errno::CHILD) = wait(&fd, WaitIdOptions::NOWAIT) {
             return Ok(Adopted::Lost);
         }
-        Ok(Adopted::Child(Pidfd {
+        Pidfd::of_child(child, fd).map(Adopted::Child)
+    }
+
+    /// A child by the descriptor that came with it. On an error the child still runs, and is the caller's to end.
+    pub(crate) fn of_child(child: Pid, fd: OwnedFd) -> io::Result<Pidfd> {
+        Ok(Pidfd {
             pid: child.as_raw_nonzero().get() as u32,
             relation: Relation::Child,
             fd: Async::new_nonblocking(fd)?,
             exit: Mutex::new(None),
-        }))
+        })
     }
 
     pub(crate) fn id(&self) -> u32 {

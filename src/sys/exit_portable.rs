@@ -21,7 +21,7 @@ use async_io::Timer;
 use event_listener::Event;
 use futures_lite::future;
 
-use crate::sys::{Blueprint, Exit, Source, descriptors};
+use crate::sys::{Blueprint, Exit, Identity, Source, descriptors};
 
 /// How often a child is looked at although nothing was heard: a program that ignores SIGCHLD, or replaces its
 /// handler, silences the event that this engine lives on.
@@ -49,6 +49,14 @@ pub(crate) fn spawn(blueprint: &Blueprint) -> io::Result<Child> {
     if let Some(group) = blueprint.process_group {
         command.process_group(group);
     }
+    if let Some(identity) = blueprint.identity.clone() {
+        // SAFETY: after a fork only async-signal-safe work is allowed, which these system calls are.
+        unsafe { command.pre_exec(move || become_identity(&identity)) };
+    }
+    if blueprint.is_new_session {
+        // SAFETY: the same for this one.
+        unsafe { command.pre_exec(|| Ok(rustix::process::setsid().map(|_| ())?)) };
+    }
     if let Some(variables) = &blueprint.environment {
         command.env_clear().envs(variables.iter().map(|(key, value)| (key, value)));
     }
@@ -73,6 +81,20 @@ pub(crate) fn spawn(blueprint: &Blueprint) -> io::Result<Child> {
         is_led: AtomicBool::new(false),
         changed: Event::new(),
     })
+}
+
+/// Groups first, while there is still the right to set them, then the group, then the user.
+fn become_identity(identity: &Identity) -> io::Result<()> {
+    let check = |result: libc::c_int| if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) };
+    // The type of the count differs between platforms.
+    let count = identity.groups.len() as _;
+    // SAFETY: an array of the given length.
+    check(unsafe { libc::setgroups(count, identity.groups.as_ptr()) })?;
+    // Of a process with all privileges these two set the real, the effective and the saved id.
+    // SAFETY: takes a number.
+    check(unsafe { libc::setgid(identity.gid) })?;
+    // SAFETY: takes a number.
+    check(unsafe { libc::setuid(identity.uid) })
 }
 
 fn stdio(source: &Source) -> io::Result<process::Stdio> {

@@ -1,4 +1,4 @@
-//! Our own spawn: libc's `posix_spawn`, called directly.
+//! The spawn for where there is no `clone3` of ours: libc's `posix_spawn`, called directly.
 //!
 //! std's `Command` can set neither the signal mask nor the dispositions of a child, and falls back to fork for a
 //! bare name with a changed PATH. Here the program is a path already, and everything a child starts with is an
@@ -16,18 +16,19 @@ use std::sync::OnceLock;
 use rustix::process::{Pid, WaitOptions};
 
 use crate::sys::exit_pidfd::{Adopted, Pidfd};
-use crate::sys::{Blueprint, Handle, Source};
+use crate::sys::{Blueprint, Handle, Refusal, Source, Step};
 
-pub(crate) fn spawn(blueprint: &Blueprint) -> io::Result<Handle> {
+/// Whether this engine can do it: it has no way to change who the child runs as, and on old C libraries none to change
+/// the directory.
+pub(crate) fn can(blueprint: &Blueprint) -> bool {
+    blueprint.identity.is_none() && (blueprint.directory.is_none() || add_change_directory().is_some())
+}
+
+pub(crate) fn spawn(blueprint: &Blueprint) -> Result<Handle, Refusal> {
     let program = c_string(blueprint.program.as_os_str())?;
     let argv = Strings::new(blueprint.argv.iter().map(|arg| c_string(arg)))?;
-    // Never `environ` itself: only std's own functions are safe beside a `set_var` in another thread.
-    let line = |(key, value): (&OsStr, &OsStr)| c_string(&[key, value].join(OsStr::new("=")));
-    let environment = match &blueprint.environment {
-        None => Strings::new(std::env::vars_os().map(|(key, value)| line((&key, &value))))?,
-        Some(variables) => Strings::new(variables.iter().map(|(key, value)| line((key, value))))?,
-    };
-    let attributes = Attributes::new(blueprint.process_group)?;
+    let environment = environment(blueprint)?;
+    let attributes = Attributes::new(blueprint)?;
     let mut actions = Actions::new()?;
     // Sources among 0, 1 and 2 are moved out of the way first: setting up one stream must not close another's.
     let mut moved = Vec::new();
@@ -52,7 +53,7 @@ pub(crate) fn spawn(blueprint: &Blueprint) -> io::Result<Handle> {
         )
     };
     if result != 0 {
-        return Err(io::Error::from_raw_os_error(result));
+        return Err(io::Error::from_raw_os_error(result).into());
     }
     let child = Pid::from_raw(pid).ok_or(io::ErrorKind::Other)?;
     match Pidfd::adopt(child) {
@@ -60,13 +61,13 @@ pub(crate) fn spawn(blueprint: &Blueprint) -> io::Result<Handle> {
         Ok(Adopted::Lost) => Ok(Handle::Lost(pid as u32)),
         Err(error) => {
             kill_and_reap(child);
-            Err(error)
+            Err(Refusal { error, step: Step::Hold })
         }
     }
 }
 
 /// Ends a child that could not be taken hold of, so that the error leaves nothing behind.
-fn kill_and_reap(child: Pid) {
+pub(super) fn kill_and_reap(child: Pid) {
     // Only an unreaped child still owns its number: peek first, and leave alone what is no longer ours.
     let id = rustix::process::WaitId::Pid(child);
     let peek = rustix::process::WaitIdOptions::EXITED
@@ -78,24 +79,33 @@ fn kill_and_reap(child: Pid) {
     }
 }
 
-fn c_string(text: &OsStr) -> io::Result<CString> {
+pub(super) fn c_string(text: &OsStr) -> io::Result<CString> {
     Ok(CString::new(text.as_bytes())?)
 }
 
+/// Never `environ` itself: only std's own functions are safe beside a `set_var` in another thread.
+pub(super) fn environment(blueprint: &Blueprint) -> io::Result<Strings> {
+    let line = |(key, value): (&OsStr, &OsStr)| c_string(&[key, value].join(OsStr::new("=")));
+    match &blueprint.environment {
+        None => Strings::new(std::env::vars_os().map(|(key, value)| line((&key, &value)))),
+        Some(variables) => Strings::new(variables.iter().map(|(key, value)| line((key, value)))),
+    }
+}
+
 /// C strings, and the null-terminated array of pointers to them.
-struct Strings {
+pub(super) struct Strings {
     _owned: Vec<CString>,
     pointers: Vec<*const libc::c_char>,
 }
 
 impl Strings {
-    fn new(strings: impl Iterator<Item = io::Result<CString>>) -> io::Result<Strings> {
+    pub(super) fn new(strings: impl Iterator<Item = io::Result<CString>>) -> io::Result<Strings> {
         let owned = strings.collect::<io::Result<Vec<_>>>()?;
         let pointers = owned.iter().map(|string| string.as_ptr()).chain([ptr::null()]).collect();
         Ok(Strings { _owned: owned, pointers })
     }
 
-    fn as_ptr(&self) -> *const *const libc::c_char {
+    pub(super) fn as_ptr(&self) -> *const *const libc::c_char {
         self.pointers.as_ptr()
     }
 }
@@ -104,10 +114,15 @@ fn check(result: libc::c_int) -> io::Result<()> {
     if result == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(result)) }
 }
 
+#[cfg(not(target_env = "musl"))]
+const SETSID: libc::c_int = libc::POSIX_SPAWN_SETSID as libc::c_int;
+#[cfg(target_env = "musl")]
+const SETSID: libc::c_int = 0x80;
+
 struct Attributes(libc::posix_spawnattr_t);
 
 impl Attributes {
-    fn new(process_group: Option<i32>) -> io::Result<Attributes> {
+    fn new(blueprint: &Blueprint) -> io::Result<Attributes> {
         let mut attributes = MaybeUninit::uninit();
         // SAFETY: the pointer is valid for the object that the call initialises.
         check(unsafe { libc::posix_spawnattr_init(attributes.as_mut_ptr()) })?;
@@ -126,10 +141,13 @@ impl Attributes {
         }
         // SAFETY: both objects are initialised.
         check(unsafe { libc::posix_spawnattr_setsigdefault(&raw mut attributes.0, &defaults) })?;
-        if let Some(group) = process_group {
+        if let Some(group) = blueprint.process_group {
             flags |= libc::POSIX_SPAWN_SETPGROUP;
             // SAFETY: the object is initialised.
             check(unsafe { libc::posix_spawnattr_setpgroup(&raw mut attributes.0, group) })?;
+        }
+        if blueprint.is_new_session {
+            flags |= SETSID;
         }
         // The flags are small; their type differs between C libraries.
         #[allow(clippy::cast_possible_truncation, reason = "every flag fits a short, which is what C uses")]
@@ -159,7 +177,7 @@ fn signal_set(is_full: bool) -> libc::sigset_t {
     unsafe { set.assume_init() }
 }
 
-fn is_ignored(signal: i32) -> bool {
+pub(super) fn is_ignored(signal: i32) -> bool {
     let mut action = MaybeUninit::<libc::sigaction>::uninit();
     // SAFETY: with a null new action the call only writes the current one to the valid pointer.
     if unsafe { libc::sigaction(signal, ptr::null(), action.as_mut_ptr()) } != 0 {
@@ -220,7 +238,7 @@ impl Drop for Actions {
     }
 }
 
-fn above_the_standard_streams(descriptor: &OwnedFd) -> io::Result<OwnedFd> {
+pub(super) fn above_the_standard_streams(descriptor: &OwnedFd) -> io::Result<OwnedFd> {
     let descriptor: BorrowedFd<'_> = std::os::fd::AsFd::as_fd(descriptor);
     Ok(rustix::io::fcntl_dupfd_cloexec(descriptor, 3)?)
 }
@@ -246,9 +264,4 @@ fn add_change_directory() -> Option<AddChangeDirectory> {
             unsafe { std::mem::transmute::<*mut libc::c_void, Option<AddChangeDirectory>>(symbol) }
         })
     }
-}
-
-/// Whether [`spawn`] can set a working directory.
-pub(crate) fn can_change_directory() -> bool {
-    add_change_directory().is_some()
 }
