@@ -78,21 +78,21 @@ pub(crate) enum Handle {
 /// Starts a child. Blocks until the kernel has executed the program, or has refused.
 pub(crate) fn spawn(blueprint: &Blueprint) -> io::Result<Handle> {
     #[cfg(target_os = "linux")]
-    if !uses_portable_engine() && (blueprint.directory.is_none() || spawn::can_change_directory()) {
+    if !uses_portable_engine()? && (blueprint.directory.is_none() || spawn::can_change_directory()) {
         return spawn::spawn(blueprint);
     }
     exit_portable::spawn(blueprint).map(Handle::Portable)
 }
 
 /// Whether children are spawned and awaited through `async-process`; decided once, before the first spawn.
-pub(crate) fn uses_portable_engine() -> bool {
+pub(crate) fn uses_portable_engine() -> io::Result<bool> {
     #[cfg(target_os = "linux")]
     {
-        cfg!(deluxe_process_force_portable) || !exit_pidfd::is_available()
+        Ok(cfg!(deluxe_process_force_portable) || !exit_pidfd::is_available()?)
     }
     #[cfg(not(target_os = "linux"))]
     {
-        true
+        Ok(true)
     }
 }
 
