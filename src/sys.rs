@@ -131,7 +131,7 @@ pub(crate) enum Handle {
 /// Starts a child. Blocks until the kernel has executed the program, or has refused.
 pub(crate) fn spawn(blueprint: &Blueprint) -> Result<Handle, Refusal> {
     #[cfg(target_os = "linux")]
-    if !uses_portable_engine() {
+    if !uses_portable_engine()? {
         #[cfg(all(target_arch = "x86_64", not(deluxe_process_force_posix_spawn)))]
         if let Some(result) = spawn_clone::spawn(blueprint) {
             return result;
@@ -145,8 +145,8 @@ pub(crate) fn spawn(blueprint: &Blueprint) -> Result<Handle, Refusal> {
 
 /// Whether children are spawned and awaited through `async-process`; decided once, before the first spawn.
 #[cfg(target_os = "linux")]
-fn uses_portable_engine() -> bool {
-    cfg!(deluxe_process_force_portable) || !exit_pidfd::is_available()
+fn uses_portable_engine() -> io::Result<bool> {
+    Ok(cfg!(deluxe_process_force_portable) || !exit_pidfd::is_available()?)
 }
 
 /// A handle to any process, by number.

@@ -104,7 +104,13 @@ pub(super) struct Stages {
     pub(super) command: Arc<Command>,
     streaming: Streaming,
     stage: Stage,
+    /// Steps since somebody else had a turn.
+    steps: usize,
 }
+
+/// After so many steps in a row another task, or the other half of a `select`, gets its turn: a command that writes
+/// faster than its lines are taken would otherwise never let go.
+const TURN: usize = 1000;
 
 enum Stage {
     Unstarted,
@@ -126,7 +132,7 @@ pub(super) enum Step {
 
 impl Stages {
     pub(super) fn new(command: &Command, streaming: Streaming) -> Stages {
-        Stages { command: Arc::new(command.clone()), streaming, stage: Stage::Unstarted }
+        Stages { command: Arc::new(command.clone()), streaming, stage: Stage::Unstarted, steps: 0 }
     }
 
     pub(super) fn process(&self) -> Option<Process> {
@@ -137,6 +143,17 @@ impl Stages {
     }
 
     pub(super) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Step>> {
+        if self.steps == TURN {
+            self.steps = 0;
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        let poll = self.poll_step(cx);
+        self.steps = if poll.is_ready() { self.steps + 1 } else { 0 };
+        poll
+    }
+
+    fn poll_step(&mut self, cx: &mut Context<'_>) -> Poll<Option<Step>> {
         loop {
             match &mut self.stage {
                 Stage::Unstarted => {
