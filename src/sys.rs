@@ -11,6 +11,7 @@
 //! seccomp filter, another system), or under `--cfg deluxe_process_force_portable`: `async-process` for both.
 
 pub(crate) mod descriptors;
+pub(crate) mod dispositions;
 pub(crate) mod files;
 pub(crate) mod proc;
 pub(crate) mod signals;
