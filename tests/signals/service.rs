@@ -6,6 +6,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::PathBuf;
 use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::Mutex;
 use std::sync::mpsc::{self, Receiver};
 use std::thread;
 
@@ -24,11 +25,20 @@ pub(crate) fn trials() -> Vec<Trial> {
     ]
 }
 
-/// The binary of the example; cargo builds it before it runs the tests, beside the folder of this test's own binary.
+/// The binary of the example. Cargo builds it before it runs all tests; before this test alone it does not.
 fn example() -> PathBuf {
+    static BUILDS: Mutex<()> = Mutex::new(());
+    let _one_at_a_time = BUILDS.lock().unwrap();
     let own = env::current_exe().unwrap();
-    let path = own.parent().unwrap().parent().unwrap().join("examples/shutdown");
-    assert!(path.exists(), "{} is not built: `cargo build --examples` does it", path.display());
+    let profile = own.parent().unwrap().parent().unwrap();
+    let path = profile.join("examples/shutdown");
+    if !path.exists() {
+        let name = profile.file_name().unwrap().to_str().unwrap();
+        let mut cargo = Command::new(env::var_os("CARGO").unwrap());
+        cargo.args(["build", "--example", "shutdown", "--profile", if name == "debug" { "dev" } else { name }]);
+        cargo.arg("--target-dir").arg(profile.parent().unwrap()).current_dir(env!("CARGO_MANIFEST_DIR"));
+        assert!(cargo.status().unwrap().success());
+    }
     path
 }
 
