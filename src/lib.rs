@@ -113,7 +113,7 @@ pub use command::{
 };
 pub use error::{BoxError, Error, ErrorKind, Result};
 pub use process::{Process, Shutdown, Wait};
-pub use signal::Signal;
+pub use signal::{Signal, SignalInfo, Signals};
 pub use std::process::ExitStatus;
 pub use users::{User, real_users};
 

@@ -14,6 +14,7 @@
 
 pub(crate) mod accounts;
 pub(crate) mod descriptors;
+pub(crate) mod dispositions;
 pub(crate) mod files;
 pub(crate) mod proc;
 pub(crate) mod signals;
