@@ -12,6 +12,7 @@
 //! there is no pidfd (an old kernel, a seccomp filter, another system), or under `--cfg deluxe_process_force_portable`:
 //! `async-process` for both.
 
+pub(crate) mod accounts;
 pub(crate) mod descriptors;
 #[cfg(feature = "daemon")]
 pub(crate) mod detach;

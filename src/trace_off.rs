@@ -13,6 +13,24 @@ pub(crate) async fn spawning<T>(
     spawn.await
 }
 
-pub(crate) fn exited(_pid: u32, _command: &str, _status: ExitStatus) {}
+pub(crate) async fn exiting(
+    _pid: u32,
+    _command: &str,
+    exit: impl Future<Output = Result<ExitStatus>>,
+) -> Result<ExitStatus> {
+    exit.await
+}
 
-pub(crate) fn stopping(_pid: u32, _signal: Signal) {}
+pub(crate) struct Stop;
+
+impl Stop {
+    pub(crate) fn new(_pid: u32, _command: Option<&str>, _signal: Signal) -> Stop {
+        Stop
+    }
+
+    pub(crate) fn kills(&self) {}
+
+    pub(crate) fn around<W>(self, work: impl FnOnce(Stop) -> W) -> W {
+        work(self)
+    }
+}

@@ -12,7 +12,7 @@ use async_io::Timer;
 use crate::command::Command;
 use crate::command::drain::{Drain, Own, Trouble};
 use crate::command::input::{Feed, Supply};
-use crate::command::launch::{Clock, Launched, Unsaid, launch};
+use crate::command::launch::{Clock, Launched, Unsaid, handed_over, launch};
 use crate::command::output::OutputLimit;
 use crate::error::{Error, ErrorKind, Result};
 use crate::process::{Leash, Process, Wait, stop};
@@ -90,10 +90,10 @@ pub(super) struct Finished {
 
 impl Capture {
     /// Starts the command.
-    pub(super) async fn start(command: &Arc<Command>, unsaid: Unsaid, streaming: Streaming) -> Result<Capture> {
+    pub(super) async fn start(command: Arc<Command>, unsaid: Unsaid, streaming: Streaming) -> Result<Capture> {
         let supply = command.input.take().map_err(|error| error.with_command(command.to_string()))?;
-        let launched = launch(command, unsaid).await?;
-        Ok(Capture::of(launched, Arc::clone(command), supply, streaming))
+        let launched = launch(&command, unsaid).await?;
+        Ok(Capture::of(launched, handed_over(command), supply, streaming))
     }
 
     /// Takes over a child that runs. What is not asked for is still read, so that the child does not block on it.
@@ -116,7 +116,7 @@ impl Capture {
         Capture {
             // A pipe that was asked for and is fed nothing is closed at once, or the child might wait for it.
             feed: stdin.map(|end| Feed::new(end, supply)),
-            exit: Exit::Awaited(process.wait()),
+            exit: Exit::Awaited(awaited(process.clone(), Arc::clone(&line))),
             deadline: clock.deadline.map(Timer::at),
             command,
             process,
@@ -174,9 +174,6 @@ impl Capture {
     fn poll_exit(&mut self, cx: &mut Context<'_>) -> bool {
         if let Exit::Awaited(wait) = &mut self.exit {
             if let Poll::Ready(result) = Pin::new(wait).poll(cx) {
-                if let Ok(status) = &result {
-                    trace::exited(self.process.id(), &self.line, *status);
-                }
                 self.exit = Exit::Known(result);
             }
         }
@@ -249,6 +246,10 @@ impl Capture {
             ending,
         }
     }
+}
+
+fn awaited(process: Process, line: Arc<str>) -> Wait {
+    Wait::new(async move { trace::exiting(process.id(), &line, process.exit_status()).await })
 }
 
 fn is_due(timer: &mut Timer, cx: &mut Context<'_>) -> bool {

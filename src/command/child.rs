@@ -111,11 +111,7 @@ impl Child {
         let Clock { started, deadline } = self.clock;
         Wait::new(async move {
             drop(take(&pipes.stdin));
-            let exited = async {
-                let status = process.exit_status().await?;
-                trace::exited(process.id(), &line, status);
-                Ok(status)
-            };
+            let exited = trace::exiting(process.id(), &line, process.exit_status());
             let Some(deadline) = deadline else { return exited.await };
             let in_time = future::or(async { Some(exited.await) }, async {
                 Timer::at(deadline).await;

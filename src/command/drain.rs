@@ -191,10 +191,13 @@ impl Drain {
             Keep::Lines(lines) => lines.cut_into_lines(limit),
         };
         self.is_truncated |= is_truncated;
-        match excess {
-            Some(most) => Err(Trouble::Exceeded(most)),
-            None => Ok(()),
+        let Some(most) = excess else { return Ok(()) };
+        // The lines before the one that is too long were handed out, and that one is no line to hand out at the end.
+        if let Keep::Lines(lines) = &mut self.keep {
+            lines.partial.clear();
+            lines.searched = 0;
         }
+        Err(Trouble::Exceeded(most))
     }
 }
 

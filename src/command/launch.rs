@@ -18,6 +18,7 @@ use futures_lite::future;
 
 use crate::background;
 use crate::command::child::Child;
+use crate::command::input::Input;
 use crate::command::stdio::Choice;
 use crate::command::{Argument, Command, Environment, Program, Stdio, lookup, quote};
 use crate::error::{Error, ErrorKind, Result};
@@ -87,7 +88,7 @@ impl Spawn {
                 return Err(refused("tee"));
             }
             let launched = launch(&command, Unsaid::Inherit).await?;
-            Ok(Child::new(launched, command))
+            Ok(Child::new(launched, handed_over(command)))
         }))
     }
 }
@@ -133,6 +134,17 @@ pub(super) async fn launch(command: &Arc<Command>, unsaid: Unsaid) -> Result<Lau
     trace::spawning(&line, |launched: &Launched| launched.process.id(), in_time)
         .await
         .map_err(|error| error.with_elapsed(clock.started.elapsed()).with_command(line.to_string()))
+}
+
+/// The command without the files and the input that it was given. They are the child's from its start on: kept here,
+/// the end of a pipe would have the other side wait for as long as the child is waited for.
+pub(super) fn handed_over(command: Arc<Command>) -> Arc<Command> {
+    let mut command = Arc::unwrap_or_clone(command);
+    command.stdin = None;
+    command.stdout = None;
+    command.stderr = None;
+    command.input = Input::None;
+    Arc::new(command)
 }
 
 fn launch_here(command: &Command, unsaid: Unsaid, clock: Clock, line: Arc<str>) -> Result<Launched> {

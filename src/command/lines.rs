@@ -141,7 +141,7 @@ impl Stages {
                 Stage::Unstarted => {
                     let command = Arc::clone(&self.command);
                     let streaming = self.streaming;
-                    let start = async move { Capture::start(&command, Unsaid::Capture, streaming).await };
+                    let start = Capture::start(command, Unsaid::Capture, streaming);
                     self.stage = Stage::Starting(Box::pin(start));
                 }
                 Stage::Starting(start) => match ready!(start.as_mut().poll(cx)) {

@@ -45,11 +45,14 @@ impl Drop for Leash {
         }
         let process = self.process.clone();
         match std::mem::replace(&mut self.on_drop, OnDrop::Reap) {
-            OnDrop::Stop(shutdown, tie) => background::leave(async move {
-                let _ = stop_here(process.clone(), shutdown).await;
-                let _ = process.exit_status().await;
-                drop(tie);
-            }),
+            OnDrop::Stop(shutdown, tie) => {
+                let stopping = stop_here(process.clone(), shutdown);
+                background::leave(async move {
+                    let _ = stopping.await;
+                    let _ = process.exit_status().await;
+                    drop(tie);
+                });
+            }
             OnDrop::Reap => background::leave(async move {
                 let _ = process.exit_status().await;
             }),

@@ -23,9 +23,13 @@ pub(crate) async fn stop(process: Process, shutdown: Shutdown) -> Result<()> {
     background::carry_out(stop_here(process, shutdown)).await?
 }
 
-/// The same on the thread that calls; for the background thread.
-pub(super) async fn stop_here(process: Process, shutdown: Shutdown) -> Result<()> {
-    trace::stopping(process.id(), shutdown.signal);
+/// The same on the thread that polls; for the background thread.
+pub(super) fn stop_here(process: Process, shutdown: Shutdown) -> impl Future<Output = Result<()>> + Send {
+    let trace = trace::Stop::new(process.id(), process.0.command.as_deref(), shutdown.signal);
+    trace.around(move |trace| carry_out(process, shutdown, trace))
+}
+
+async fn carry_out(process: Process, shutdown: Shutdown, trace: trace::Stop) -> Result<()> {
     let mut tree = Tree::of(&process);
     if shutdown.signal != Signal::KILL {
         tree.signal(shutdown.signal);
@@ -35,6 +39,7 @@ pub(super) async fn stop_here(process: Process, shutdown: Shutdown) -> Result<()
             return report(&process, &tree);
         }
     }
+    trace.kills();
     tree.kill();
     ends_within(&mut tree, DIES_WITHIN).await?;
     report(&process, &tree)

@@ -1,0 +1,90 @@
+//! Accounts and running as somebody else, with real accounts of this system, made for the test and removed after it.
+//!
+//! What needs root is counted as ignored where there is no root, and says so.
+
+#![allow(clippy::unwrap_used, reason = "all of this is tests, in a form that the lint does not know")]
+
+#[path = "users/accounts.rs"]
+mod accounts;
+#[path = "users/again.rs"]
+mod again;
+#[path = "users/listing.rs"]
+mod listing;
+
+use std::process::ExitCode;
+
+use libtest_mimic::{Arguments, Trial};
+
+/// A test, and what it needs of the machine.
+struct Case {
+    name: &'static str,
+    needs: Needs,
+    run: fn(),
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Needs {
+    Nothing,
+    /// Root, to make accounts.
+    Root,
+    /// Root, and leave to make a mount namespace, to change files of the system for one process alone.
+    Mounts,
+}
+
+impl Needs {
+    fn are_met(self) -> bool {
+        match self {
+            Needs::Nothing => true,
+            Needs::Root => accounts::is_root(),
+            Needs::Mounts => accounts::is_root() && again::can_mount(),
+        }
+    }
+}
+
+/// Lists the functions of a module as cases.
+macro_rules! cases {
+    ($module:ident, $needs:expr, [$($name:ident),+ $(,)?]) => {
+        [$($crate::Case { name: concat!(stringify!($module), "::", stringify!($name)), needs: $needs, run: $module::$name }),+]
+    };
+}
+
+fn main() -> ExitCode {
+    if let Some(code) = again::act_as_child() {
+        return code;
+    }
+    let mut cases = Vec::new();
+    cases.extend(cases!(listing, Needs::Nothing, [the_current_user, names_that_nobody_has]));
+    cases.extend(cases!(
+        listing,
+        Needs::Root,
+        [
+            without_rights,
+            shells_decide,
+            numbers_decide,
+            a_user_added_later_is_seen,
+            every_accessor,
+            a_long_entry,
+            many_threads_at_once,
+            every_executor
+        ]
+    ));
+    cases.extend(cases!(
+        listing,
+        Needs::Mounts,
+        [login_defs_decides, login_defs_that_cannot_be_read, login_defs_that_is_missing]
+    ));
+
+    let skipped = cases.iter().filter(|case| !case.needs.are_met()).count();
+    let trials = cases.into_iter().map(|Case { name, needs, run }| {
+        Trial::test(name, move || {
+            run();
+            Ok(())
+        })
+        .with_ignored_flag(!needs.are_met())
+    });
+    let conclusion = libtest_mimic::run(&Arguments::from_args(), trials.collect());
+    if skipped > 0 {
+        eprintln!("{skipped} tests were ignored: they need root, and leave to make accounts and mount namespaces");
+    }
+    conclusion.exit_code()
+}
