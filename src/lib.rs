@@ -116,7 +116,7 @@ pub use command::{
 pub use daemon::{Controller, Daemon};
 pub use error::{BoxError, Error, ErrorKind, Result};
 pub use process::{Process, Shutdown, Wait};
-pub use signal::Signal;
+pub use signal::{Signal, SignalInfo, Signals};
 pub use std::process::ExitStatus;
 pub use users::{User, real_users};
 

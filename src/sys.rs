@@ -16,6 +16,7 @@ pub(crate) mod accounts;
 pub(crate) mod descriptors;
 #[cfg(feature = "daemon")]
 pub(crate) mod detach;
+pub(crate) mod dispositions;
 pub(crate) mod files;
 #[cfg(feature = "daemon")]
 pub(crate) mod handover;
