@@ -242,7 +242,9 @@ impl Future for Terminating {
     fn poll(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<()> {
         let this = &mut *self;
         let shared = &this.context.0;
-        poll_condition(&mut this.listener, &shared.changed, cx, || shared.is_terminating.load(Ordering::Acquire).then_some(()))
+        poll_condition(&mut this.listener, &shared.changed, cx, || {
+            shared.is_terminating.load(Ordering::Acquire).then_some(())
+        })
     }
 }
 

@@ -83,7 +83,8 @@ impl<D: Daemon> Controller<D> {
         let arguments = match &self.settings.arguments {
             Ok(arguments) => Arc::clone(arguments),
             Err(error) => {
-                let message = format!("the arguments of the daemon `{}` can't be serialised: {error}", self.settings.name);
+                let message =
+                    format!("the arguments of the daemon `{}` can't be serialised: {error}", self.settings.name);
                 return Err(Error::new(ErrorKind::InvalidInput, message));
             }
         };
@@ -125,10 +126,16 @@ impl<D: Daemon> Controller<D> {
             Err(Error::new(kind, format!("the daemon `{}` was not started: {why}", self.settings.name)))
         };
         if init::program().is_none() {
-            return refused(ErrorKind::NotInitialised, "`deluxe_process::daemon::init()` was not called at the start of `main`");
+            return refused(
+                ErrorKind::NotInitialised,
+                "`deluxe_process::daemon::init()` was not called at the start of `main`",
+            );
         }
         if detach::is_privileged_by_exec() {
-            return refused(ErrorKind::Unsupported, "this program has more rights than its caller (set-user-id or the like)");
+            return refused(
+                ErrorKind::Unsupported,
+                "this program has more rights than its caller (set-user-id or the like)",
+            );
         }
         Ok(())
     }
@@ -243,7 +250,10 @@ impl<D> Controller<D> {
     /// The daemon's whole environment. By default it is the starter's, without what belongs to its terminal, its session and
     /// its own supervisor.
     #[must_use]
-    pub fn environment<K: Into<OsString>, V: Into<OsString>>(self, variables: impl IntoIterator<Item = (K, V)>) -> Self {
+    pub fn environment<K: Into<OsString>, V: Into<OsString>>(
+        self,
+        variables: impl IntoIterator<Item = (K, V)>,
+    ) -> Self {
         let variables = variables.into_iter().map(|(key, value)| (key.into(), value.into())).collect();
         self.change(|settings| settings.environment = Some(variables))
     }
@@ -502,8 +512,9 @@ impl Settings {
             stem = format!("{stem}@{instance}");
         }
         let absolute = |path: &Path| {
-            std::path::absolute(path)
-                .map_err(|error| Error::io(format!("`{}` could not be made absolute", path.display()), error).with_path(path))
+            std::path::absolute(path).map_err(|error| {
+                Error::io(format!("`{}` could not be made absolute", path.display()), error).with_path(path)
+            })
         };
         let directory = match &self.directory {
             Some(directory) => absolute(directory)?,
@@ -527,7 +538,8 @@ impl Settings {
         }
         let program = match init::program() {
             Some(program) => program.clone(),
-            None => std::env::current_exe().map_err(|error| Error::io("this program's own file could not be found", error))?,
+            None => std::env::current_exe()
+                .map_err(|error| Error::io("this program's own file could not be found", error))?,
         };
         let name = program.file_name().unwrap_or_default().to_string_lossy();
         // What the kernel says of a file that is gone.
@@ -546,9 +558,32 @@ impl Settings {
 /// Variables that mean something only in the starter's terminal, session, directory or supervisor.
 fn is_of_the_session(key: &str) -> bool {
     const NAMES: [&str; 26] = [
-        "_", "COLUMNS", "DBUS_SESSION_BUS_ADDRESS", "DISPLAY", "GPG_AGENT_INFO", "GPG_TTY", "INVOCATION_ID", "JOURNAL_STREAM",
-        "LINES", "LISTEN_FDNAMES", "LISTEN_FDS", "LISTEN_PID", "MAINPID", "NOTIFY_SOCKET", "OLDPWD", "PWD", "SHLVL", "STY",
-        "TERM", "TMUX", "TMUX_PANE", "WATCHDOG_PID", "WATCHDOG_USEC", "WAYLAND_DISPLAY", "WINDOWID", "XAUTHORITY",
+        "_",
+        "COLUMNS",
+        "DBUS_SESSION_BUS_ADDRESS",
+        "DISPLAY",
+        "GPG_AGENT_INFO",
+        "GPG_TTY",
+        "INVOCATION_ID",
+        "JOURNAL_STREAM",
+        "LINES",
+        "LISTEN_FDNAMES",
+        "LISTEN_FDS",
+        "LISTEN_PID",
+        "MAINPID",
+        "NOTIFY_SOCKET",
+        "OLDPWD",
+        "PWD",
+        "SHLVL",
+        "STY",
+        "TERM",
+        "TMUX",
+        "TMUX_PANE",
+        "WATCHDOG_PID",
+        "WATCHDOG_USEC",
+        "WAYLAND_DISPLAY",
+        "WINDOWID",
+        "XAUTHORITY",
     ];
     NAMES.contains(&key) || key.starts_with("SSH_") || key.starts_with("XDG_SESSION_")
 }
@@ -557,7 +592,10 @@ fn home() -> Result<PathBuf> {
     let uid = rustix::process::geteuid().as_raw();
     match accounts::by_uid(uid) {
         Ok(Some(account)) => Ok(account.home),
-        Ok(None) => Err(Error::new(ErrorKind::NotFound, format!("user {uid} has no account, and so no home for a daemon's files"))),
+        Ok(None) => Err(Error::new(
+            ErrorKind::NotFound,
+            format!("user {uid} has no account, and so no home for a daemon's files"),
+        )),
         Err(error) => Err(Error::io(format!("the account of user {uid} could not be read"), error)),
     }
 }

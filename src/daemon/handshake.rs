@@ -153,7 +153,10 @@ pub(crate) fn body_length(head: [u8; 4]) -> io::Result<usize> {
 }
 
 /// For the stages, which may block: reads one message, and what descriptors come with it. `None` at the end.
-pub(crate) fn read<T: DeserializeOwned>(socket: BorrowedFd<'_>, descriptors: &mut Vec<OwnedFd>) -> io::Result<Option<T>> {
+pub(crate) fn read<T: DeserializeOwned>(
+    socket: BorrowedFd<'_>,
+    descriptors: &mut Vec<OwnedFd>,
+) -> io::Result<Option<T>> {
     let mut head = [0; 4];
     if !read_exactly(socket, &mut head, descriptors)? {
         return Ok(None);
@@ -166,7 +169,11 @@ pub(crate) fn read<T: DeserializeOwned>(socket: BorrowedFd<'_>, descriptors: &mu
 }
 
 /// Fills `bytes`; `false` when the stream ends before that.
-pub(crate) fn read_exactly(socket: BorrowedFd<'_>, bytes: &mut [u8], descriptors: &mut Vec<OwnedFd>) -> io::Result<bool> {
+pub(crate) fn read_exactly(
+    socket: BorrowedFd<'_>,
+    bytes: &mut [u8],
+    descriptors: &mut Vec<OwnedFd>,
+) -> io::Result<bool> {
     let mut filled = 0;
     while filled < bytes.len() {
         match handover::receive(socket, &mut bytes[filled..], descriptors)? {
@@ -177,7 +184,11 @@ pub(crate) fn read_exactly(socket: BorrowedFd<'_>, bytes: &mut [u8], descriptors
     Ok(true)
 }
 
-pub(crate) fn write(socket: BorrowedFd<'_>, message: &impl Serialize, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
+pub(crate) fn write(
+    socket: BorrowedFd<'_>,
+    message: &impl Serialize,
+    descriptors: &[BorrowedFd<'_>],
+) -> io::Result<()> {
     let bytes = encode(message)?;
     let mut written = handover::send(socket, &bytes, descriptors)?;
     while written < bytes.len() {

@@ -188,7 +188,8 @@ fn make_directories(path: &Path) -> io::Result<()> {
 impl Files {
     /// What the locks say, without touching them: a look never disturbs a starter.
     pub(crate) fn standing(&mut self) -> Result<Standing> {
-        let holder = locks::identity_holder(self.lock.as_fd()).map_err(|error| self.place.failed("could not ask for the locks of", error))?;
+        let holder = locks::identity_holder(self.lock.as_fd())
+            .map_err(|error| self.place.failed("could not ask for the locks of", error))?;
         let is_launching = locks::launch_is_locked(self.lock.as_fd())
             .map_err(|error| self.place.failed("could not ask for the locks of", error))?;
         if holder == Holder::Nobody && !is_launching {
@@ -202,10 +203,12 @@ impl Files {
         match (holder, is_launching) {
             (Holder::Process(pid), true) => Ok(Standing::Running(pid)),
             (Holder::Nobody, _) => Ok(Standing::Between),
-            (Holder::Process(pid), false) => {
-                Err(self.unverifiable(&format!("is locked by process {pid}, which no daemon would do without its launch lock")).with_pid(pid))
+            (Holder::Process(pid), false) => Err(self
+                .unverifiable(&format!("is locked by process {pid}, which no daemon would do without its launch lock"))
+                .with_pid(pid)),
+            (Holder::Stranger, _) => {
+                Err(self.unverifiable("is locked by a process that can't be seen from this pid namespace"))
             }
-            (Holder::Stranger, _) => Err(self.unverifiable("is locked by a process that can't be seen from this pid namespace")),
         }
     }
 
@@ -217,15 +220,19 @@ impl Files {
 
     /// Takes the launch lock, and clears away what a killed daemon left; or says what stands in the way.
     pub(crate) fn claim(mut self) -> Result<Result<Claim, Standing>> {
-        let is_taken = locks::try_lock_launch(self.lock.as_fd())
-            .map_err(|error| self.place.failed("could not lock", error))?;
+        let is_taken =
+            locks::try_lock_launch(self.lock.as_fd()).map_err(|error| self.place.failed("could not lock", error))?;
         if !is_taken {
             return Ok(Err(self.standing()?));
         }
         match locks::identity_holder(self.lock.as_fd()) {
             Ok(Holder::Nobody) => {}
             Ok(Holder::Process(pid)) => {
-                return Err(self.unverifiable(&format!("is locked by process {pid}, which no daemon would do without its launch lock")).with_pid(pid));
+                return Err(self
+                    .unverifiable(&format!(
+                        "is locked by process {pid}, which no daemon would do without its launch lock"
+                    ))
+                    .with_pid(pid));
             }
             Ok(Holder::Stranger) => {
                 return Err(self.unverifiable("is locked by a process that can't be seen from this pid namespace"));
@@ -235,7 +242,8 @@ impl Files {
         self.write_boot()?;
         remove_pidfile(&self.directory, &self.place).map_err(|error| {
             let path = self.place.pidfile();
-            Error::io(format!("could not remove the pidfile `{}` of a daemon that is gone", path.display()), error).with_path(path)
+            Error::io(format!("could not remove the pidfile `{}` of a daemon that is gone", path.display()), error)
+                .with_path(path)
         })?;
         Ok(Ok(Claim(self)))
     }
@@ -354,7 +362,11 @@ pub(crate) fn default_directory(application: &OsStr, home: &Path) -> PathBuf {
     // A home can be shared by many machines, and locks are a machine's own.
     let machine = std::fs::read_to_string("/etc/machine-id").unwrap_or_default();
     let machine = machine.trim();
-    let machine = if machine.is_empty() { rustix::system::uname().nodename().to_string_lossy().into_owned() } else { machine.to_owned() };
+    let machine = if machine.is_empty() {
+        rustix::system::uname().nodename().to_string_lossy().into_owned()
+    } else {
+        machine.to_owned()
+    };
     home.join(".local/state").join(application).join(format!("daemons-{machine}"))
 }
 

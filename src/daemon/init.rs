@@ -69,11 +69,14 @@ pub fn init() -> Init {
 
 type Life = Pin<Box<dyn Future<Output = i32> + Send>>;
 
+/// Makes the life of one kind of daemon.
+type Begin = fn(Launch) -> Life;
+
 /// The daemons of this program; see [`init`].
 #[must_use = "a daemon runs only where `run_on` is called, or this is awaited"]
 pub struct Init {
     is_daemon: bool,
-    daemons: Vec<(&'static str, fn(Launch) -> Life)>,
+    daemons: Vec<(&'static str, Begin)>,
 }
 
 impl Init {
@@ -174,4 +177,38 @@ fn finish(finished: Finished) -> ! {
     let _ = std::io::stdout().flush();
     identity::leave();
     std::process::exit(finished.0)
+}
+
+/// Lets test programs whose `main` is libtest's start daemons: the daemons and the executor for them, once per test program.
+///
+/// [`init`] has to be the first thing that a program does, and such a program has no `main` to say so in. This runs it
+/// before `main`, where the dynamic loader calls a program's initialisers. Tests with `harness = false` need it not.
+///
+/// ```
+/// # use deluxe_process::daemon::Context;
+/// # use deluxe_process::{BoxError, Daemon};
+/// # #[derive(serde::Serialize, serde::Deserialize)]
+/// # struct Worker;
+/// # impl Daemon for Worker {
+/// #     const NAME: &'static str = "worker";
+/// #     async fn run(&self, _: &Context) -> Result<(), BoxError> { Ok(()) }
+/// # }
+/// deluxe_process::enable_test_support!(Worker => futures_lite::future::block_on);
+/// ```
+///
+/// # Platform support
+///
+/// Linux with glibc.
+#[macro_export]
+macro_rules! enable_test_support {
+    ($($daemon:ty),+ => $executor:expr) => {
+        const _: () = {
+            extern "C" fn start() {
+                $crate::daemon::init()$(.register::<$daemon>())+.run_on($executor);
+            }
+            #[used]
+            #[unsafe(link_section = ".init_array")]
+            static START: extern "C" fn() = start;
+        };
+    };
 }

@@ -56,9 +56,10 @@ pub(crate) async fn launch(claim: Claim, place: &Place, settings: &Arc<Settings>
         let mut listening = pin!(listen(&begun.stderr, &mut said));
         let mut talking = pin!(talk.run());
         let mut late = pin!(Timer::after(settings.start_timeout));
+        let mut is_silent = false;
         std::future::poll_fn(|cx| {
             // Listened to as long as there is talk; its end alone means nothing.
-            let _ = listening.as_mut().poll(cx);
+            is_silent = is_silent || listening.as_mut().poll(cx).is_ready();
             if let Poll::Ready(result) = talking.as_mut().poll(cx) {
                 return Poll::Ready(Some(result));
             }
@@ -89,9 +90,14 @@ pub(crate) async fn launch(claim: Claim, place: &Place, settings: &Arc<Settings>
 
 /// Why there is no daemon.
 enum Outcome {
-    Failed { stage: Stage, causes: Vec<String> },
+    Failed {
+        stage: Stage,
+        causes: Vec<String>,
+    },
     /// The stream ended without an answer.
-    Silent { by: &'static str },
+    Silent {
+        by: &'static str,
+    },
     Late,
     Broken(io::Error),
 }
@@ -103,7 +109,9 @@ impl From<io::Error> for Outcome {
 }
 
 fn begin(settings: &Settings) -> Result<Begun> {
-    let failed = |what: &'static str| move |error: io::Error| Error::io(format!("the daemon could not be started: {what}"), error);
+    let failed = |what: &'static str| {
+        move |error: io::Error| Error::io(format!("the daemon could not be started: {what}"), error)
+    };
     let (ours, theirs) = UnixStream::pair().map_err(failed("there is no socket to be had"))?;
     let (reader, writer) = descriptors::pipe().map_err(failed("there is no pipe to be had"))?;
     let socket = Async::new(ours).map_err(failed("its socket could not be prepared"))?;
@@ -121,8 +129,9 @@ fn begin(settings: &Settings) -> Result<Begun> {
         is_new_session: false,
         identity: None,
     };
-    let handle = sys::spawn(&blueprint)
-        .map_err(|refusal| Error::io("the daemon could not be started: this program could not be executed again", refusal.error))?;
+    let handle = sys::spawn(&blueprint).map_err(|refusal| {
+        Error::io("the daemon could not be started: this program could not be executed again", refusal.error)
+    })?;
     let first = Process::child(handle, false, format!("{} (start of a daemon)", settings.name).into());
     let leash = Leash::stopping(first.clone(), Shutdown::kill());
     Ok(Begun { socket, stderr, first, _leash: leash })

@@ -48,7 +48,9 @@ fn starter() -> Option<OwnedFd> {
 /// All of stage 1. Does not return.
 pub(crate) fn run_first() -> ! {
     let Some(socket) = starter() else { detach::exit_now(NOT_ASKED) };
-    let Ok(Some(hello)) = handshake::read::<Hello>(socket.as_fd(), &mut Vec::new()) else { detach::exit_now(NOT_ASKED) };
+    let Ok(Some(hello)) = handshake::read::<Hello>(socket.as_fd(), &mut Vec::new()) else {
+        detach::exit_now(NOT_ASKED)
+    };
     let answer = match begin_second(&socket, &hello) {
         Ok((pid, pidfd)) => {
             let descriptors: Vec<BorrowedFd<'_>> = pidfd.iter().map(AsFd::as_fd).collect();
@@ -79,7 +81,9 @@ fn begin_second(socket: &OwnedFd, hello: &Hello) -> Result<(u32, Option<OwnedFd>
         argv: vec![std::env::args_os().next().unwrap_or_default(), STAGE_2.into(), hello.name.clone().into()],
         environment: None,
         directory: None,
-        stdin: Source::Descriptor(Arc::new(socket.try_clone().map_err(|error| failed("could not hand on the socket", error))?)),
+        stdin: Source::Descriptor(Arc::new(
+            socket.try_clone().map_err(|error| failed("could not hand on the socket", error))?,
+        )),
         stdout: Source::Inherit,
         stderr: Source::Inherit,
         process_group: None,
@@ -192,8 +196,9 @@ fn become_daemon(files: Files, log_file: Option<&Path>) -> Result<(), Vec<String
             })?)
         }
     };
-    identity::become_daemon(files)
-        .map_err(|error| vec!["could not take the daemon's lock and write its pidfile".to_owned(), error.to_string()])?;
+    identity::become_daemon(files).map_err(|error| {
+        vec!["could not take the daemon's lock and write its pidfile".to_owned(), error.to_string()]
+    })?;
     detach::replace_standard_streams(null.as_fd(), log.as_ref().unwrap_or(&null).as_fd())
         .map_err(|error| vec!["could not let go of the starter's streams".to_owned(), error.to_string()])
 }

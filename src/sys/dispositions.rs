@@ -76,11 +76,7 @@ impl Entry {
 
 /// Counts a listener in. `register` makes it known to the registry. `false` when the signal stays ignored, and
 /// nothing was registered.
-pub(crate) fn listen(
-    signal: i32,
-    ignored: Ignored,
-    register: impl FnOnce() -> io::Result<()>,
-) -> io::Result<bool> {
+pub(crate) fn listen(signal: i32, ignored: Ignored, register: impl FnOnce() -> io::Result<()>) -> io::Result<bool> {
     if is_forked_copy() {
         return Err(forked_copy());
     }

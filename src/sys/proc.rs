@@ -58,7 +58,8 @@ pub(crate) fn started_at(pid: u32) -> io::Result<std::time::SystemTime> {
     let malformed = || io::Error::new(io::ErrorKind::InvalidData, format!("/proc/{pid}/stat is malformed"));
     let text = fs::read_to_string(format!("/proc/{pid}/stat"))?;
     let (_, rest) = text.rsplit_once(')').ok_or_else(malformed)?;
-    let ticks: u64 = rest.split_ascii_whitespace().nth(19).and_then(|field| field.parse().ok()).ok_or_else(malformed)?;
+    let ticks: u64 =
+        rest.split_ascii_whitespace().nth(19).and_then(|field| field.parse().ok()).ok_or_else(malformed)?;
     let text = fs::read_to_string("/proc/stat")?;
     let boot = text.lines().find_map(|line| line.strip_prefix("btime ")).and_then(|time| time.trim().parse().ok());
     let since_boot = std::time::Duration::from_millis(ticks * 1000 / rustix::param::clock_ticks_per_second());
