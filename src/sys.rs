@@ -165,7 +165,14 @@ pub(crate) fn spawn_detached(blueprint: &Blueprint) -> Result<(u32, Option<Descr
             return Ok((pid.as_raw_nonzero().get() as u32, pidfd));
         }
     }
-    Ok((exit_portable::start(blueprint)?, None))
+    let pid = exit_portable::start(blueprint)?;
+    // Our child, and unreaped, so the number is its own.
+    #[cfg(target_os = "linux")]
+    let pidfd = rustix::process::Pid::from_raw(pid as i32)
+        .and_then(|pid| rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).ok());
+    #[cfg(not(target_os = "linux"))]
+    let pidfd = None;
+    Ok((pid, pidfd))
 }
 
 /// A handle to the process that a pidfd from another process means.

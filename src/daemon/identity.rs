@@ -195,9 +195,7 @@ impl Files {
         if holder == Holder::Nobody && !is_launching {
             return Ok(Standing::Stopped);
         }
-        // Whoever holds the launch lock has written the id of the boot that its locks belong to, right after taking it.
-        let boot = self.read_boot()?;
-        if !boot.is_empty() && boot != own_boot()? {
+        if !self.is_of_this_boot()? {
             return Err(self.unverifiable("was locked on another machine, or before this one was started"));
         }
         match (holder, is_launching) {
@@ -210,6 +208,20 @@ impl Files {
                 Err(self.unverifiable("is locked by a process that can't be seen from this pid namespace"))
             }
         }
+    }
+
+    /// Whether its locks are this machine's own. Whoever takes the launch lock writes the id of the boot right after that, so
+    /// another id is looked at again before it counts.
+    fn is_of_this_boot(&mut self) -> Result<bool> {
+        let own = own_boot()?;
+        for _ in 0..20 {
+            let written = self.read_boot()?;
+            if written.is_empty() || written == own {
+                return Ok(true);
+            }
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+        Ok(false)
     }
 
     fn unverifiable(&self, what: &str) -> Error {
@@ -317,7 +329,7 @@ fn write_pidfile(directory: &OwnedFd, place: &Place) -> io::Result<()> {
     written
 }
 
-pub(crate) fn remove_pidfile(directory: &OwnedFd, place: &Place) -> io::Result<()> {
+fn remove_pidfile(directory: &OwnedFd, place: &Place) -> io::Result<()> {
     let (directory, name) = pidfile_at(directory, place)?;
     match rustix::fs::unlinkat(&directory, &name, AtFlags::empty()) {
         Ok(()) | Err(Errno::NOENT) => Ok(()),
@@ -371,6 +383,11 @@ pub(crate) fn default_directory(application: &OsStr, home: &Path) -> PathBuf {
 }
 
 impl Files {
+    /// Removes the pidfile of a daemon that is gone; for the holder of the launch lock, which it gives back.
+    pub(crate) fn clear_away(self) {
+        let _ = remove_pidfile(&self.directory, &self.place);
+    }
+
     /// As they come from the starter, which has examined them.
     pub(crate) fn handed_over(directory: OwnedFd, lock: File, place: Place) -> Files {
         Files { directory, lock, place }

@@ -84,7 +84,10 @@ pub(crate) async fn launch(claim: Claim, place: &Place, settings: &Arc<Settings>
     });
     rest.await;
     drop(begun);
-    drop(claim);
+    // It may have committed itself at the last moment, and was ended all the same.
+    if let Some(Claim(files)) = claim {
+        LAUNCHING.run(move || files.clear_away()).await;
+    }
     Err(explain(outcome, settings, exit, pid, said))
 }
 

@@ -118,6 +118,9 @@ pub(crate) fn begin_launch() -> Launch {
 
 fn receive_launch() -> Option<Launch> {
     let socket = starter()?;
+    // Nobody but us may have the socket: what `setup` starts would inherit it as its stdin, and the starter would wait
+    // for that to end, too.
+    detach::replace_stdin(File::open("/dev/null").ok()?.as_fd()).ok()?;
     let name = std::env::args_os().nth(2)?.into_string().ok()?;
     let mut descriptors = Vec::new();
     let orders: Orders = handshake::read(socket.as_fd(), &mut descriptors).ok()??;

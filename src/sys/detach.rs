@@ -65,6 +65,11 @@ pub(crate) fn duplicate_stdin() -> io::Result<OwnedFd> {
     Ok(rustix::io::fcntl_dupfd_cloexec(io::stdin().as_fd(), 3)?)
 }
 
+/// Puts another file in the place of stdin.
+pub(crate) fn replace_stdin(input: BorrowedFd<'_>) -> io::Result<()> {
+    Ok(rustix::stdio::dup2_stdin(input)?)
+}
+
 /// Puts other files in the place of all three standard streams.
 pub(crate) fn replace_standard_streams(input: BorrowedFd<'_>, output: BorrowedFd<'_>) -> io::Result<()> {
     rustix::stdio::dup2_stdin(input)?;
