@@ -72,8 +72,16 @@ fn wait(fd: &OwnedFd, options: WaitIdOptions) -> Result<Option<WaitIdStatus>, Er
 impl Pidfd {
     pub(crate) fn open(pid: u32) -> io::Result<Pidfd> {
         let number = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or(Errno::SRCH)?;
-        let fd = rustix::process::pidfd_open(number, PidfdFlags::empty())?;
+        Pidfd::of_stranger(pid, rustix::process::pidfd_open(number, PidfdFlags::empty())?)
+    }
+
+    pub(crate) fn of_stranger(pid: u32, fd: OwnedFd) -> io::Result<Pidfd> {
         Ok(Pidfd { pid, relation: Relation::Other, fd: Async::new_nonblocking(fd)?, exit: Mutex::new(None) })
+    }
+
+    #[cfg(feature = "daemon")]
+    pub(crate) fn reap_if_child(&self) {
+        let _ = wait(self.fd.get_ref(), WaitIdOptions::empty());
     }
 
     /// Takes hold of a child that was just spawned. On an error the child still runs, and is the caller's to end.

@@ -59,6 +59,20 @@ fn has_our_credentials(pid: u32) -> Option<bool> {
     Some(all("Uid:", rustix::process::geteuid().as_raw())? && all("Gid:", rustix::process::getegid().as_raw())?)
 }
 
+/// When a process was started: the boot time, and ticks since then.
+#[cfg(feature = "daemon")]
+pub(crate) fn started_at(pid: u32) -> io::Result<std::time::SystemTime> {
+    let malformed = || io::Error::new(io::ErrorKind::InvalidData, format!("/proc/{pid}/stat is malformed"));
+    let text = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    let (_, rest) = text.rsplit_once(')').ok_or_else(malformed)?;
+    let ticks: u64 =
+        rest.split_ascii_whitespace().nth(19).and_then(|field| field.parse().ok()).ok_or_else(malformed)?;
+    let text = fs::read_to_string("/proc/stat")?;
+    let boot = text.lines().find_map(|line| line.strip_prefix("btime ")).and_then(|time| time.trim().parse().ok());
+    let since_boot = std::time::Duration::from_millis(ticks * 1000 / rustix::param::clock_ticks_per_second());
+    Ok(std::time::UNIX_EPOCH + std::time::Duration::from_secs(boot.ok_or_else(malformed)?) + since_boot)
+}
+
 /// Processes that say they are children of one of `parents`. Where the kernel lists children (proc_pid_children(5))
 /// those lists are read; they can miss one while others exit, and are complete for parents that are stopped.
 /// Elsewhere every process is asked.

@@ -25,6 +25,19 @@ pub(crate) fn can(blueprint: &Blueprint) -> bool {
 }
 
 pub(crate) fn spawn(blueprint: &Blueprint) -> Result<Handle, Refusal> {
+    let child = start(blueprint)?;
+    match Pidfd::adopt(child) {
+        Ok(Adopted::Child(pidfd)) => Ok(Handle::Pidfd(pidfd)),
+        Ok(Adopted::Lost) => Ok(Handle::Lost(child.as_raw_nonzero().get() as u32)),
+        Err(error) => {
+            kill_and_reap(child);
+            Err(Refusal { error, step: Step::Hold })
+        }
+    }
+}
+
+/// The same, without taking hold of the child.
+pub(crate) fn start(blueprint: &Blueprint) -> Result<Pid, Refusal> {
     let program = c_string(blueprint.program.as_os_str())?;
     let argv = Strings::new(blueprint.argv.iter().map(|arg| c_string(arg)))?;
     let environment = environment(blueprint)?;
@@ -55,15 +68,7 @@ pub(crate) fn spawn(blueprint: &Blueprint) -> Result<Handle, Refusal> {
     if result != 0 {
         return Err(io::Error::from_raw_os_error(result).into());
     }
-    let child = Pid::from_raw(pid).ok_or(io::ErrorKind::Other)?;
-    match Pidfd::adopt(child) {
-        Ok(Adopted::Child(pidfd)) => Ok(Handle::Pidfd(pidfd)),
-        Ok(Adopted::Lost) => Ok(Handle::Lost(pid as u32)),
-        Err(error) => {
-            kill_and_reap(child);
-            Err(Refusal { error, step: Step::Hold })
-        }
-    }
+    Ok(Pid::from_raw(pid).ok_or(io::ErrorKind::Other)?)
 }
 
 /// Ends a child that could not be taken hold of, so that the error leaves nothing behind.
