@@ -96,6 +96,7 @@ fn begin_second(socket: &OwnedFd, hello: &Hello) -> Result<(u32, Option<OwnedFd>
 /// Where stage 2 is on its way, seen by the watcher as well.
 const LAUNCHING: u8 = 0;
 const COMMITTED: u8 = 1;
+const ABANDONED: u8 = 2;
 
 /// Stage 2 before its commit: what the starter sent, and the way to answer it.
 #[derive(Debug)]
@@ -154,7 +155,8 @@ fn watch(socket: OwnedFd, state: Arc<AtomicU8>) -> io::Result<()> {
     std::thread::Builder::new().name("deluxe-starter".into()).stack_size(64 * 1024).spawn(move || {
         // The starter says nothing any more, so whatever comes is its end.
         let _ = handover::receive(socket.as_fd(), &mut [0], &mut Vec::new());
-        if state.load(Ordering::Acquire) == LAUNCHING {
+        // One step, the counterpart of the one in `commit`: only one of the two is taken.
+        if state.compare_exchange(LAUNCHING, ABANDONED, Ordering::AcqRel, Ordering::Acquire).is_ok() {
             detach::exit_now(NOT_ASKED);
         }
     })?;
@@ -164,8 +166,10 @@ fn watch(socket: OwnedFd, state: Arc<AtomicU8>) -> io::Result<()> {
 impl Launch {
     /// The daemon is ready: from here on it lives without its starter. Gives back why it can't.
     pub(crate) fn commit(self) -> Result<(), ()> {
-        // One step: either the watcher has ended this process before it, or will never do it.
-        let _ = self.state.compare_exchange(LAUNCHING, COMMITTED, Ordering::AcqRel, Ordering::Acquire);
+        // One step: either the watcher ends this process, and nothing of a daemon may come of it, or it never will.
+        if self.state.compare_exchange(LAUNCHING, COMMITTED, Ordering::AcqRel, Ordering::Acquire).is_err() {
+            detach::exit_now(NOT_ASKED);
+        }
         let Launch { socket, files, log_file, .. } = self;
         let result = become_daemon(files, log_file.as_deref());
         match result {
