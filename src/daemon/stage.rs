@@ -38,8 +38,12 @@ pub(crate) enum Which {
     Second,
 }
 
-/// The starter's socket, which is stdin. Somebody who merely passed our mark has none, or is another user.
+/// The starter's socket, which is stdin. Somebody who merely passed our mark has none, or is another user; and who calls a
+/// program that has more rights than he does must not decide what it runs, nor which files it writes.
 fn starter() -> Option<OwnedFd> {
+    if detach::is_privileged_by_exec() {
+        return None;
+    }
     let socket = detach::duplicate_stdin().ok()?;
     let peer = handover::peer_uid(&socket).ok()?;
     (peer == rustix::process::geteuid().as_raw()).then_some(socket)
