@@ -129,10 +129,7 @@ fn receive_launch() -> Option<Launch> {
     let name = std::env::args_os().nth(2)?.into_string().ok()?;
     let mut descriptors = Vec::new();
     let orders: Orders = handshake::read(socket.as_fd(), &mut descriptors).ok()??;
-    let mut arguments = vec![0; usize::try_from(orders.arguments).ok()?];
-    if !handshake::read_exactly(socket.as_fd(), &mut arguments, &mut descriptors).ok()? {
-        return None;
-    }
+    let arguments = handshake::read_long(socket.as_fd(), usize::try_from(orders.arguments).ok()?, &mut descriptors)?;
     let [directory, lock] = <[OwnedFd; 2]>::try_from(descriptors).ok()?;
     let place = Place {
         directory: orders.directory.into(),
