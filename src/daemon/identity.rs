@@ -19,6 +19,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags, Stat};
 use rustix::io::Errno;
@@ -66,11 +67,14 @@ pub(crate) struct Files {
 #[derive(Debug)]
 pub(crate) struct Claim(pub(crate) Files);
 
-/// The identity of the daemon that this very process is.
+/// The identity of the daemon that this very process is, or is to be.
 #[derive(Debug)]
 struct Own {
+    /// What has forked from it is another process, whatever memory it has.
+    pid: u32,
     device: u64,
     inode: u64,
+    is_ready: AtomicBool,
     /// Kept until the process ends: closing any descriptor of the lock file would give up the identity lock.
     files: Files,
 }
@@ -161,16 +165,23 @@ impl Place {
         Ok(Files { directory, lock: lock.into(), place: self.clone() })
     }
 
-    /// The pid of this process, when it is the daemon in question.
-    pub(crate) fn own_pid(&self) -> Option<u32> {
-        OWN.get()?;
+    /// What this process knows by itself, when it is the daemon in question.
+    pub(crate) fn own_standing(&self) -> Option<Standing> {
+        let own = own()?;
         let directory = self.open_directory(Missing::Refuse).ok()?;
-        is_own(&directory, &self.stem).then(std::process::id)
+        is_own(&directory, &self.stem).then(|| {
+            let is_ready = own.is_ready.load(Ordering::Acquire);
+            if is_ready { Standing::Running(own.pid) } else { Standing::Between }
+        })
     }
 }
 
+fn own() -> Option<&'static Own> {
+    OWN.get().filter(|own| own.pid == std::process::id())
+}
+
 fn is_own(directory: &OwnedFd, stem: &str) -> bool {
-    let Some(own) = OWN.get() else { return false };
+    let Some(own) = own() else { return false };
     rustix::fs::fstat(directory)
         .is_ok_and(|stat| (stat.st_dev, stat.st_ino, stem) == (own.device, own.inode, own.files.place.stem.as_str()))
 }
@@ -291,19 +302,35 @@ fn own_boot() -> Result<String> {
         .map_err(|error| Error::io(format!("could not read `{path}`"), error).with_path(path))
 }
 
-/// The daemon's own part: takes the identity lock for good, and shows its number.
-pub(crate) fn become_daemon(files: Files) -> io::Result<()> {
-    if !locks::try_lock_identity(files.lock.as_fd())? {
-        return Err(io::Error::other("the identity lock is held by another process"));
-    }
+/// Takes over what the starter hands on. From here on no other descriptor of the lock file may be opened and closed in this
+/// process, also not by a controller that the daemon's own code uses: the identity lock would go with it.
+pub(crate) fn take_over(files: Files) -> io::Result<()> {
     let Stat { st_dev: device, st_ino: inode, .. } = rustix::fs::fstat(&files.directory)?;
-    let own = OWN.get_or_init(|| Own { device, inode, files });
-    write_pidfile(&own.files.directory, &own.files.place)
+    let own = Own { pid: std::process::id(), device, inode, is_ready: AtomicBool::new(false), files };
+    OWN.set(own).map_err(|_| io::Error::other("this process is a daemon already"))
+}
+
+/// The daemon's own part: shows its number, and takes the identity lock for good. In this order, because who sees that lock
+/// says that the daemon has started.
+pub(crate) fn become_daemon() -> io::Result<()> {
+    let own = own().ok_or_else(|| io::Error::other("nobody has started this daemon"))?;
+    let Files { directory, lock, place } = &own.files;
+    write_pidfile(directory, place)?;
+    match locks::try_lock_identity(lock.as_fd()) {
+        Ok(true) => {
+            own.is_ready.store(true, Ordering::Release);
+            Ok(())
+        }
+        result => {
+            let _ = remove_pidfile(directory, place);
+            Err(result.err().unwrap_or_else(|| io::Error::other("the identity lock is held by another process")))
+        }
+    }
 }
 
 /// The daemon's last act, while it still holds both locks.
 pub(crate) fn leave() {
-    if let Some(own) = OWN.get() {
+    if let Some(own) = own().filter(|own| own.is_ready.load(Ordering::Acquire)) {
         let _ = remove_pidfile(&own.files.directory, &own.files.place);
     }
 }

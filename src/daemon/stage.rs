@@ -107,7 +107,6 @@ const ABANDONED: u8 = 2;
 pub(crate) struct Launch {
     socket: OwnedFd,
     state: Arc<AtomicU8>,
-    files: Files,
     pub(crate) place: Place,
     pub(crate) name: String,
     pub(crate) instance: Option<String>,
@@ -137,12 +136,12 @@ fn receive_launch() -> Option<Launch> {
         stem: orders.stem,
         pidfile: orders.pidfile.map(PathBuf::from),
     };
+    identity::take_over(Files::handed_over(directory, lock.into(), place.clone())).ok()?;
     let state = Arc::new(AtomicU8::new(LAUNCHING));
     watch(socket.try_clone().ok()?, Arc::clone(&state)).ok()?;
     Some(Launch {
         socket,
         state,
-        files: Files::handed_over(directory, lock.into(), place.clone()),
         place,
         name,
         instance: orders.instance,
@@ -171,8 +170,8 @@ impl Launch {
         if self.state.compare_exchange(LAUNCHING, COMMITTED, Ordering::AcqRel, Ordering::Acquire).is_err() {
             detach::exit_now(NOT_ASKED);
         }
-        let Launch { socket, files, log_file, .. } = self;
-        let result = become_daemon(files, log_file.as_deref());
+        let Launch { socket, log_file, .. } = self;
+        let result = become_daemon(log_file.as_deref());
         match result {
             Ok(()) => {
                 let _ = handshake::write(socket.as_fd(), &Answer::Ready { pid: std::process::id() }, &[]);
@@ -191,8 +190,8 @@ impl Launch {
     }
 }
 
-fn become_daemon(files: Files, log_file: Option<&Path>) -> Result<(), Vec<String>> {
-    // What can fail without a trace comes first, the pidfile last.
+fn become_daemon(log_file: Option<&Path>) -> Result<(), Vec<String>> {
+    // What can fail without a trace comes first, what others see last.
     let null = File::options().read(true).write(true).open("/dev/null");
     let null = null.map_err(|error| vec!["could not open `/dev/null`".to_owned(), error.to_string()])?;
     let log = match log_file {
@@ -204,9 +203,8 @@ fn become_daemon(files: Files, log_file: Option<&Path>) -> Result<(), Vec<String
             })?)
         }
     };
-    identity::become_daemon(files).map_err(|error| {
-        vec!["could not take the daemon's lock and write its pidfile".to_owned(), error.to_string()]
-    })?;
     detach::replace_standard_streams(null.as_fd(), log.as_ref().unwrap_or(&null).as_fd())
-        .map_err(|error| vec!["could not let go of the starter's streams".to_owned(), error.to_string()])
+        .map_err(|error| vec!["could not let go of the starter's streams".to_owned(), error.to_string()])?;
+    identity::become_daemon()
+        .map_err(|error| vec!["could not write the daemon's pidfile and take its lock".to_owned(), error.to_string()])
 }
