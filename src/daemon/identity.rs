@@ -199,40 +199,43 @@ fn make_directories(path: &Path) -> io::Result<()> {
 impl Files {
     /// What the locks say, without touching them: a look never disturbs a starter.
     pub(crate) fn standing(&mut self) -> Result<Standing> {
-        let holder = locks::identity_holder(self.lock.as_fd())
-            .map_err(|error| self.place.failed("could not ask for the locks of", error))?;
+        let holder = self.identity_holder()?;
         let is_launching = locks::launch_is_locked(self.lock.as_fd())
             .map_err(|error| self.place.failed("could not ask for the locks of", error))?;
-        if holder == Holder::Nobody && !is_launching {
-            return Ok(Standing::Stopped);
+        match (holder, is_launching) {
+            (Holder::Nobody, false) => return Ok(Standing::Stopped),
+            // Nobody could be signalled, so nothing has to be proved. The one who has just taken the lock may also not have
+            // written the boot's id yet.
+            (Holder::Nobody, true) => return Ok(Standing::Between),
+            // It has ended between the two looks.
+            (_, false) if self.identity_holder()? != holder => return Ok(Standing::Between),
+            _ => {}
         }
-        if !self.is_of_this_boot()? {
+        // Whoever starts a daemon has written the id of the boot that the locks belong to before there is one.
+        let boot = self.read_boot()?;
+        if !boot.is_empty() && boot != own_boot()? {
             return Err(self.unverifiable("was locked on another machine, or before this one was started"));
         }
-        match (holder, is_launching) {
-            (Holder::Process(pid), true) => Ok(Standing::Running(pid)),
-            (Holder::Nobody, _) => Ok(Standing::Between),
-            (Holder::Process(pid), false) => Err(self
-                .unverifiable(&format!("is locked by process {pid}, which no daemon would do without its launch lock"))
-                .with_pid(pid)),
-            (Holder::Stranger, _) => {
-                Err(self.unverifiable("is locked by a process that can't be seen from this pid namespace"))
-            }
+        match holder {
+            Holder::Process(pid) if is_launching => Ok(Standing::Running(pid)),
+            Holder::Nobody => Ok(Standing::Between),
+            Holder::Process(pid) => Err(self.without_launch_lock(pid)),
+            Holder::Stranger => Err(self.locked_by_stranger()),
         }
     }
 
-    /// Whether its locks are this machine's own. Whoever takes the launch lock writes the id of the boot right after that, so
-    /// another id is looked at again before it counts.
-    fn is_of_this_boot(&mut self) -> Result<bool> {
-        let own = own_boot()?;
-        for _ in 0..20 {
-            let written = self.read_boot()?;
-            if written.is_empty() || written == own {
-                return Ok(true);
-            }
-            std::thread::sleep(std::time::Duration::from_millis(5));
-        }
-        Ok(false)
+    fn identity_holder(&self) -> Result<Holder> {
+        locks::identity_holder(self.lock.as_fd())
+            .map_err(|error| self.place.failed("could not ask for the locks of", error))
+    }
+
+    fn without_launch_lock(&self, pid: u32) -> Error {
+        let what = format!("is locked by process {pid}, which no daemon would do without its launch lock");
+        self.unverifiable(&what).with_pid(pid)
+    }
+
+    fn locked_by_stranger(&self) -> Error {
+        self.unverifiable("is locked by a process that can't be seen from this pid namespace")
     }
 
     fn unverifiable(&self, what: &str) -> Error {
@@ -248,19 +251,10 @@ impl Files {
         if !is_taken {
             return Ok(Err(self.standing()?));
         }
-        match locks::identity_holder(self.lock.as_fd()) {
-            Ok(Holder::Nobody) => {}
-            Ok(Holder::Process(pid)) => {
-                return Err(self
-                    .unverifiable(&format!(
-                        "is locked by process {pid}, which no daemon would do without its launch lock"
-                    ))
-                    .with_pid(pid));
-            }
-            Ok(Holder::Stranger) => {
-                return Err(self.unverifiable("is locked by a process that can't be seen from this pid namespace"));
-            }
-            Err(error) => return Err(self.place.failed("could not ask for the locks of", error)),
+        match self.identity_holder()? {
+            Holder::Nobody => {}
+            Holder::Process(pid) => return Err(self.without_launch_lock(pid)),
+            Holder::Stranger => return Err(self.locked_by_stranger()),
         }
         self.write_boot()?;
         remove_pidfile(&self.directory, &self.place).map_err(|error| {
