@@ -162,6 +162,12 @@ impl Place {
             let message = format!("the daemon's lock file `{}` is not a file of ours", path.display());
             return Err(Error::new(ErrorKind::PermissionDenied, message).with_path(path));
         }
+        // Whoever can open it can lock it, and so pose as the daemon.
+        if stat.st_mode & 0o077 != 0 {
+            let path = self.directory.join(self.lock_name());
+            let message = format!("the daemon's lock file `{}` can be opened by others", path.display());
+            return Err(Error::new(ErrorKind::PermissionDenied, message).with_path(path));
+        }
         Ok(Files { directory, lock: lock.into(), place: self.clone() })
     }
 
