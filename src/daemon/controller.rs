@@ -151,14 +151,17 @@ impl<D: Daemon> Controller<D> {
                     Err(error) => return Err(settings.bad_directory("can't be used", Some(error))),
                 }
                 let place = settings.place()?;
-                if let Some(pid) = place.own_pid() {
-                    return Ok(Claimed::Running(pid));
-                }
-                Ok(match place.open()?.claim()? {
-                    Ok(claim) => Claimed::Ours(claim, place),
-                    Err(Standing::Running(pid)) => Claimed::Running(pid),
+                let in_the_way = match place.own_standing() {
+                    Some(own) => own,
+                    None => match place.open()?.claim()? {
+                        Ok(claim) => return Ok(Claimed::Ours(claim, place)),
+                        Err(other) => other,
+                    },
+                };
+                Ok(match in_the_way {
+                    Standing::Running(pid) => Claimed::Running(pid),
                     // What was in the way is gone by now, or in between.
-                    Err(Standing::Stopped | Standing::Between) => Claimed::Between,
+                    Standing::Stopped | Standing::Between => Claimed::Between,
                 })
             })
             .await
@@ -459,8 +462,8 @@ impl<D> Controller<D> {
         LOOKING
             .run(move || {
                 let place = settings.place()?;
-                if let Some(pid) = place.own_pid() {
-                    return Ok(Standing::Running(pid));
+                if let Some(own) = place.own_standing() {
+                    return Ok(own);
                 }
                 match place.open_existing()? {
                     Some(mut files) => files.standing(),

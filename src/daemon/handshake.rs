@@ -184,6 +184,20 @@ pub(crate) fn read_exactly(
     Ok(true)
 }
 
+/// Reads `length` bytes, and takes no more memory than has come: what is said to follow need not be true.
+pub(crate) fn read_long(socket: BorrowedFd<'_>, length: usize, descriptors: &mut Vec<OwnedFd>) -> Option<Vec<u8>> {
+    const PIECE: usize = 1024 * 1024;
+    let mut bytes = Vec::new();
+    while bytes.len() < length {
+        let start = bytes.len();
+        bytes.resize(start + PIECE.min(length - start), 0);
+        if !read_exactly(socket, &mut bytes[start..], descriptors).ok()? {
+            return None;
+        }
+    }
+    Some(bytes)
+}
+
 pub(crate) fn write(
     socket: BorrowedFd<'_>,
     message: &impl Serialize,

@@ -19,6 +19,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags, Stat};
 use rustix::io::Errno;
@@ -66,11 +67,14 @@ pub(crate) struct Files {
 #[derive(Debug)]
 pub(crate) struct Claim(pub(crate) Files);
 
-/// The identity of the daemon that this very process is.
+/// The identity of the daemon that this very process is, or is to be.
 #[derive(Debug)]
 struct Own {
+    /// What has forked from it is another process, whatever memory it has.
+    pid: u32,
     device: u64,
     inode: u64,
+    is_ready: AtomicBool,
     /// Kept until the process ends: closing any descriptor of the lock file would give up the identity lock.
     files: Files,
 }
@@ -158,19 +162,32 @@ impl Place {
             let message = format!("the daemon's lock file `{}` is not a file of ours", path.display());
             return Err(Error::new(ErrorKind::PermissionDenied, message).with_path(path));
         }
+        // Whoever can open it can lock it, and so pose as the daemon.
+        if stat.st_mode & 0o077 != 0 {
+            let path = self.directory.join(self.lock_name());
+            let message = format!("the daemon's lock file `{}` can be opened by others", path.display());
+            return Err(Error::new(ErrorKind::PermissionDenied, message).with_path(path));
+        }
         Ok(Files { directory, lock: lock.into(), place: self.clone() })
     }
 
-    /// The pid of this process, when it is the daemon in question.
-    pub(crate) fn own_pid(&self) -> Option<u32> {
-        OWN.get()?;
+    /// What this process knows by itself, when it is the daemon in question.
+    pub(crate) fn own_standing(&self) -> Option<Standing> {
+        let own = own()?;
         let directory = self.open_directory(Missing::Refuse).ok()?;
-        is_own(&directory, &self.stem).then(std::process::id)
+        is_own(&directory, &self.stem).then(|| {
+            let is_ready = own.is_ready.load(Ordering::Acquire);
+            if is_ready { Standing::Running(own.pid) } else { Standing::Between }
+        })
     }
 }
 
+fn own() -> Option<&'static Own> {
+    OWN.get().filter(|own| own.pid == std::process::id())
+}
+
 fn is_own(directory: &OwnedFd, stem: &str) -> bool {
-    let Some(own) = OWN.get() else { return false };
+    let Some(own) = own() else { return false };
     rustix::fs::fstat(directory)
         .is_ok_and(|stat| (stat.st_dev, stat.st_ino, stem) == (own.device, own.inode, own.files.place.stem.as_str()))
 }
@@ -188,40 +205,43 @@ fn make_directories(path: &Path) -> io::Result<()> {
 impl Files {
     /// What the locks say, without touching them: a look never disturbs a starter.
     pub(crate) fn standing(&mut self) -> Result<Standing> {
-        let holder = locks::identity_holder(self.lock.as_fd())
-            .map_err(|error| self.place.failed("could not ask for the locks of", error))?;
+        let holder = self.identity_holder()?;
         let is_launching = locks::launch_is_locked(self.lock.as_fd())
             .map_err(|error| self.place.failed("could not ask for the locks of", error))?;
-        if holder == Holder::Nobody && !is_launching {
-            return Ok(Standing::Stopped);
+        match (holder, is_launching) {
+            (Holder::Nobody, false) => return Ok(Standing::Stopped),
+            // Nobody could be signalled, so nothing has to be proved. The one who has just taken the lock may also not have
+            // written the boot's id yet.
+            (Holder::Nobody, true) => return Ok(Standing::Between),
+            // It has ended between the two looks.
+            (_, false) if self.identity_holder()? != holder => return Ok(Standing::Between),
+            _ => {}
         }
-        if !self.is_of_this_boot()? {
+        // Whoever starts a daemon has written the id of the boot that the locks belong to before there is one.
+        let boot = self.read_boot()?;
+        if !boot.is_empty() && boot != own_boot()? {
             return Err(self.unverifiable("was locked on another machine, or before this one was started"));
         }
-        match (holder, is_launching) {
-            (Holder::Process(pid), true) => Ok(Standing::Running(pid)),
-            (Holder::Nobody, _) => Ok(Standing::Between),
-            (Holder::Process(pid), false) => Err(self
-                .unverifiable(&format!("is locked by process {pid}, which no daemon would do without its launch lock"))
-                .with_pid(pid)),
-            (Holder::Stranger, _) => {
-                Err(self.unverifiable("is locked by a process that can't be seen from this pid namespace"))
-            }
+        match holder {
+            Holder::Process(pid) if is_launching => Ok(Standing::Running(pid)),
+            Holder::Nobody => Ok(Standing::Between),
+            Holder::Process(pid) => Err(self.without_launch_lock(pid)),
+            Holder::Stranger => Err(self.locked_by_stranger()),
         }
     }
 
-    /// Whether its locks are this machine's own. Whoever takes the launch lock writes the id of the boot right after that, so
-    /// another id is looked at again before it counts.
-    fn is_of_this_boot(&mut self) -> Result<bool> {
-        let own = own_boot()?;
-        for _ in 0..20 {
-            let written = self.read_boot()?;
-            if written.is_empty() || written == own {
-                return Ok(true);
-            }
-            std::thread::sleep(std::time::Duration::from_millis(5));
-        }
-        Ok(false)
+    fn identity_holder(&self) -> Result<Holder> {
+        locks::identity_holder(self.lock.as_fd())
+            .map_err(|error| self.place.failed("could not ask for the locks of", error))
+    }
+
+    fn without_launch_lock(&self, pid: u32) -> Error {
+        let what = format!("is locked by process {pid}, which no daemon would do without its launch lock");
+        self.unverifiable(&what).with_pid(pid)
+    }
+
+    fn locked_by_stranger(&self) -> Error {
+        self.unverifiable("is locked by a process that can't be seen from this pid namespace")
     }
 
     fn unverifiable(&self, what: &str) -> Error {
@@ -237,19 +257,10 @@ impl Files {
         if !is_taken {
             return Ok(Err(self.standing()?));
         }
-        match locks::identity_holder(self.lock.as_fd()) {
-            Ok(Holder::Nobody) => {}
-            Ok(Holder::Process(pid)) => {
-                return Err(self
-                    .unverifiable(&format!(
-                        "is locked by process {pid}, which no daemon would do without its launch lock"
-                    ))
-                    .with_pid(pid));
-            }
-            Ok(Holder::Stranger) => {
-                return Err(self.unverifiable("is locked by a process that can't be seen from this pid namespace"));
-            }
-            Err(error) => return Err(self.place.failed("could not ask for the locks of", error)),
+        match self.identity_holder()? {
+            Holder::Nobody => {}
+            Holder::Process(pid) => return Err(self.without_launch_lock(pid)),
+            Holder::Stranger => return Err(self.locked_by_stranger()),
         }
         self.write_boot()?;
         remove_pidfile(&self.directory, &self.place).map_err(|error| {
@@ -291,19 +302,35 @@ fn own_boot() -> Result<String> {
         .map_err(|error| Error::io(format!("could not read `{path}`"), error).with_path(path))
 }
 
-/// The daemon's own part: takes the identity lock for good, and shows its number.
-pub(crate) fn become_daemon(files: Files) -> io::Result<()> {
-    if !locks::try_lock_identity(files.lock.as_fd())? {
-        return Err(io::Error::other("the identity lock is held by another process"));
-    }
+/// Takes over what the starter hands on. From here on no other descriptor of the lock file may be opened and closed in this
+/// process, also not by a controller that the daemon's own code uses: the identity lock would go with it.
+pub(crate) fn take_over(files: Files) -> io::Result<()> {
     let Stat { st_dev: device, st_ino: inode, .. } = rustix::fs::fstat(&files.directory)?;
-    let own = OWN.get_or_init(|| Own { device, inode, files });
-    write_pidfile(&own.files.directory, &own.files.place)
+    let own = Own { pid: std::process::id(), device, inode, is_ready: AtomicBool::new(false), files };
+    OWN.set(own).map_err(|_| io::Error::other("this process is a daemon already"))
+}
+
+/// The daemon's own part: shows its number, and takes the identity lock for good. In this order, because who sees that lock
+/// says that the daemon has started.
+pub(crate) fn become_daemon() -> io::Result<()> {
+    let own = own().ok_or_else(|| io::Error::other("nobody has started this daemon"))?;
+    let Files { directory, lock, place } = &own.files;
+    write_pidfile(directory, place)?;
+    match locks::try_lock_identity(lock.as_fd()) {
+        Ok(true) => {
+            own.is_ready.store(true, Ordering::Release);
+            Ok(())
+        }
+        result => {
+            let _ = remove_pidfile(directory, place);
+            Err(result.err().unwrap_or_else(|| io::Error::other("the identity lock is held by another process")))
+        }
+    }
 }
 
 /// The daemon's last act, while it still holds both locks.
 pub(crate) fn leave() {
-    if let Some(own) = OWN.get() {
+    if let Some(own) = own().filter(|own| own.is_ready.load(Ordering::Acquire)) {
         let _ = remove_pidfile(&own.files.directory, &own.files.place);
     }
 }

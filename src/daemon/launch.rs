@@ -208,8 +208,11 @@ impl Talk<'_> {
                     descriptors = &[];
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.begun.socket.writable().await?,
-                // The peer's own words, or its silence, say more than a broken pipe.
-                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
+                // The peer's own words, or its silence, say more than a broken pipe. It is a reset when the peer has ended
+                // with some of what was sent unread.
+                Err(error) if matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) => {
+                    return Ok(());
+                }
                 Err(error) => return Err(error),
             }
         }

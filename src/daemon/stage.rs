@@ -38,8 +38,12 @@ pub(crate) enum Which {
     Second,
 }
 
-/// The starter's socket, which is stdin. Somebody who merely passed our mark has none, or is another user.
+/// The starter's socket, which is stdin. Somebody who merely passed our mark has none, or is another user; and who calls a
+/// program that has more rights than he does must not decide what it runs, nor which files it writes.
 fn starter() -> Option<OwnedFd> {
+    if detach::is_privileged_by_exec() {
+        return None;
+    }
     let socket = detach::duplicate_stdin().ok()?;
     let peer = handover::peer_uid(&socket).ok()?;
     (peer == rustix::process::geteuid().as_raw()).then_some(socket)
@@ -96,13 +100,13 @@ fn begin_second(socket: &OwnedFd, hello: &Hello) -> Result<(u32, Option<OwnedFd>
 /// Where stage 2 is on its way, seen by the watcher as well.
 const LAUNCHING: u8 = 0;
 const COMMITTED: u8 = 1;
+const ABANDONED: u8 = 2;
 
 /// Stage 2 before its commit: what the starter sent, and the way to answer it.
 #[derive(Debug)]
 pub(crate) struct Launch {
     socket: OwnedFd,
     state: Arc<AtomicU8>,
-    files: Files,
     pub(crate) place: Place,
     pub(crate) name: String,
     pub(crate) instance: Option<String>,
@@ -124,10 +128,7 @@ fn receive_launch() -> Option<Launch> {
     let name = std::env::args_os().nth(2)?.into_string().ok()?;
     let mut descriptors = Vec::new();
     let orders: Orders = handshake::read(socket.as_fd(), &mut descriptors).ok()??;
-    let mut arguments = vec![0; usize::try_from(orders.arguments).ok()?];
-    if !handshake::read_exactly(socket.as_fd(), &mut arguments, &mut descriptors).ok()? {
-        return None;
-    }
+    let arguments = handshake::read_long(socket.as_fd(), usize::try_from(orders.arguments).ok()?, &mut descriptors)?;
     let [directory, lock] = <[OwnedFd; 2]>::try_from(descriptors).ok()?;
     let place = Place {
         directory: orders.directory.into(),
@@ -135,12 +136,12 @@ fn receive_launch() -> Option<Launch> {
         stem: orders.stem,
         pidfile: orders.pidfile.map(PathBuf::from),
     };
+    identity::take_over(Files::handed_over(directory, lock.into(), place.clone())).ok()?;
     let state = Arc::new(AtomicU8::new(LAUNCHING));
     watch(socket.try_clone().ok()?, Arc::clone(&state)).ok()?;
     Some(Launch {
         socket,
         state,
-        files: Files::handed_over(directory, lock.into(), place.clone()),
         place,
         name,
         instance: orders.instance,
@@ -154,7 +155,8 @@ fn watch(socket: OwnedFd, state: Arc<AtomicU8>) -> io::Result<()> {
     std::thread::Builder::new().name("deluxe-starter".into()).stack_size(64 * 1024).spawn(move || {
         // The starter says nothing any more, so whatever comes is its end.
         let _ = handover::receive(socket.as_fd(), &mut [0], &mut Vec::new());
-        if state.load(Ordering::Acquire) == LAUNCHING {
+        // One step, the counterpart of the one in `commit`: only one of the two is taken.
+        if state.compare_exchange(LAUNCHING, ABANDONED, Ordering::AcqRel, Ordering::Acquire).is_ok() {
             detach::exit_now(NOT_ASKED);
         }
     })?;
@@ -164,10 +166,12 @@ fn watch(socket: OwnedFd, state: Arc<AtomicU8>) -> io::Result<()> {
 impl Launch {
     /// The daemon is ready: from here on it lives without its starter. Gives back why it can't.
     pub(crate) fn commit(self) -> Result<(), ()> {
-        // One step: either the watcher has ended this process before it, or will never do it.
-        let _ = self.state.compare_exchange(LAUNCHING, COMMITTED, Ordering::AcqRel, Ordering::Acquire);
-        let Launch { socket, files, log_file, .. } = self;
-        let result = become_daemon(files, log_file.as_deref());
+        // One step: either the watcher ends this process, and nothing of a daemon may come of it, or it never will.
+        if self.state.compare_exchange(LAUNCHING, COMMITTED, Ordering::AcqRel, Ordering::Acquire).is_err() {
+            detach::exit_now(NOT_ASKED);
+        }
+        let Launch { socket, log_file, .. } = self;
+        let result = become_daemon(log_file.as_deref());
         match result {
             Ok(()) => {
                 let _ = handshake::write(socket.as_fd(), &Answer::Ready { pid: std::process::id() }, &[]);
@@ -186,8 +190,8 @@ impl Launch {
     }
 }
 
-fn become_daemon(files: Files, log_file: Option<&Path>) -> Result<(), Vec<String>> {
-    // What can fail without a trace comes first, the pidfile last.
+fn become_daemon(log_file: Option<&Path>) -> Result<(), Vec<String>> {
+    // What can fail without a trace comes first, what others see last.
     let null = File::options().read(true).write(true).open("/dev/null");
     let null = null.map_err(|error| vec!["could not open `/dev/null`".to_owned(), error.to_string()])?;
     let log = match log_file {
@@ -199,9 +203,8 @@ fn become_daemon(files: Files, log_file: Option<&Path>) -> Result<(), Vec<String
             })?)
         }
     };
-    identity::become_daemon(files).map_err(|error| {
-        vec!["could not take the daemon's lock and write its pidfile".to_owned(), error.to_string()]
-    })?;
     detach::replace_standard_streams(null.as_fd(), log.as_ref().unwrap_or(&null).as_fd())
-        .map_err(|error| vec!["could not let go of the starter's streams".to_owned(), error.to_string()])
+        .map_err(|error| vec!["could not let go of the starter's streams".to_owned(), error.to_string()])?;
+    identity::become_daemon()
+        .map_err(|error| vec!["could not write the daemon's pidfile and take its lock".to_owned(), error.to_string()])
 }
