@@ -108,13 +108,13 @@ mod users;
 
 mod command;
 
-#[cfg(feature = "daemon")]
+#[cfg(all(feature = "daemon", target_os = "linux"))]
 pub mod daemon;
 
 pub use command::{
     Child, ChildStderr, ChildStdin, ChildStdout, Command, Event, Events, Lines, Output, OutputLimit, Run, Spawn, Stdio,
 };
-#[cfg(feature = "daemon")]
+#[cfg(all(feature = "daemon", target_os = "linux"))]
 pub use daemon::{Controller, Daemon};
 pub use error::{BoxError, Error, ErrorKind, Result};
 pub use process::{Process, Shutdown, Wait};

@@ -82,12 +82,14 @@ impl Process {
 
     /// The process that a pidfd from another process means.
     #[cfg(feature = "daemon")]
+    #[allow(dead_code, reason = "for daemons, which not every platform has")]
     pub(crate) fn from_pidfd(pid: u32, pidfd: sys::Descriptor) -> io::Result<Process> {
         Ok(Process(Arc::new(Identity { handle: sys::hold(pid, pidfd)?, leads_group: false, command: None })))
     }
 
     /// Leaves no zombie of a process that has ended, if it is ours to reap after all.
     #[cfg(feature = "daemon")]
+    #[allow(dead_code, reason = "for daemons, which not every platform has")]
     pub(crate) fn reap_if_child(&self) {
         self.0.handle.reap_if_child();
     }

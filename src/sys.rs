@@ -14,13 +14,13 @@
 
 pub(crate) mod accounts;
 pub(crate) mod descriptors;
-#[cfg(feature = "daemon")]
+#[cfg(all(feature = "daemon", target_os = "linux"))]
 pub(crate) mod detach;
 pub(crate) mod dispositions;
 pub(crate) mod files;
-#[cfg(feature = "daemon")]
+#[cfg(all(feature = "daemon", target_os = "linux"))]
 pub(crate) mod handover;
-#[cfg(feature = "daemon")]
+#[cfg(all(feature = "daemon", target_os = "linux"))]
 pub(crate) mod locks;
 pub(crate) mod proc;
 pub(crate) mod signals;
@@ -151,7 +151,7 @@ pub(crate) fn spawn(blueprint: &Blueprint) -> Result<Handle, Refusal> {
 }
 
 /// Starts a child that this process does not wait for, because it ends first; with a pidfd where one can be had.
-#[cfg(feature = "daemon")]
+#[cfg(all(feature = "daemon", target_os = "linux"))]
 pub(crate) fn spawn_detached(blueprint: &Blueprint) -> Result<(u32, Option<Descriptor>), Refusal> {
     #[cfg(target_os = "linux")]
     if !uses_portable_engine()? {
@@ -176,9 +176,17 @@ pub(crate) fn spawn_detached(blueprint: &Blueprint) -> Result<(u32, Option<Descr
 }
 
 /// A handle to the process that a pidfd from another process means.
-#[cfg(all(feature = "daemon", target_os = "linux"))]
+#[cfg(feature = "daemon")]
 pub(crate) fn hold(pid: u32, pidfd: Descriptor) -> io::Result<Handle> {
-    exit_pidfd::Pidfd::of_stranger(pid, pidfd).map(Handle::Pidfd)
+    #[cfg(target_os = "linux")]
+    {
+        exit_pidfd::Pidfd::of_stranger(pid, pidfd).map(Handle::Pidfd)
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = (pid, pidfd);
+        Err(io::ErrorKind::Unsupported.into())
+    }
 }
 
 /// Whether children are spawned and awaited through `async-process`; decided once, before the first spawn.

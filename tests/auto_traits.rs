@@ -1,20 +1,30 @@
 //! `Send`, `Sync` and `Unpin` of every public type and future. Most of it is held by the compiler; the test sees to it
 //! that nothing public is left out.
 
-use std::collections::BTreeSet;
+// The list of the API, which this is compared with, is that of all features, on Linux.
+#![cfg(all(feature = "daemon", target_os = "linux"))]
 
-use deluxe_process::{
-    Child, ChildStderr, ChildStdin, ChildStdout, Command, Error, ErrorKind, Event, Events, Lines, Output, OutputLimit,
-    Process, Run, Shutdown, Signal, Spawn, Stdio, User, Wait,
+use std::collections::BTreeSet;
+use std::rc::Rc;
+
+use deluxe_process::daemon::{
+    Context, Delivery, Finished, Init, Main, Ready, Standby, Started, State, Stopped, Terminating, UserSignal,
+    UserSignals,
 };
+use deluxe_process::signal::{Cause, Handle, Termination};
+use deluxe_process::{
+    BoxError, Child, ChildStderr, ChildStdin, ChildStdout, Command, Controller, Daemon, Error, ErrorKind, Event,
+    Events, Lines, Output, OutputLimit, Process, Run, Shutdown, Signal, SignalInfo, Signals, Spawn, Stdio, User, Wait,
+};
+use serde::{Deserialize, Serialize};
 
 /// Types that can be shared between threads.
 macro_rules! shared {
-    ($($name:ident),+ $(,)?) => {
+    ($($name:ident $(<$of:ty>)?),+ $(,)?) => {
         const SHARED: &[&str] = &[$(stringify!($name)),+];
         const _: () = {
             const fn holds<T: Send + Sync + Unpin + 'static>() {}
-            $(holds::<$name>();)+
+            $(holds::<$name $(<$of>)?>();)+
         };
     };
 }
@@ -31,43 +41,87 @@ macro_rules! moved {
 }
 
 shared![
+    Cause,
     Child,
     ChildStderr,
     ChildStdin,
     ChildStdout,
     Command,
+    Context,
+    // Whatever it controls: this can neither be shared nor be a daemon.
+    Controller<Rc<()>>,
+    Delivery,
     Error,
     ErrorKind,
     Event,
+    Finished,
+    Handle,
+    Init,
     Output,
     OutputLimit,
     Process,
+    Ready,
     Shutdown,
     Signal,
+    SignalInfo,
+    Started,
+    State,
     Stdio,
+    Stopped,
     User,
+    UserSignal,
 ];
 
-moved![Events, Lines, Run<Output>, Spawn, Wait];
+moved![Events, Lines, Main, Run<Output>, Signals, Spawn, Standby, Terminating, Termination, UserSignals, Wait];
+
+const _: () = {
+    const fn can_be_cloned<T: Clone>() {}
+    can_be_cloned::<Controller<Rc<()>>>();
+    can_be_cloned::<Context>();
+    can_be_cloned::<Terminating>();
+};
+
+#[derive(Serialize, Deserialize)]
+#[expect(dead_code, reason = "its type is all that is of use here")]
+struct Worker;
+
+impl Daemon for Worker {
+    const NAME: &'static str = "worker";
+
+    async fn run(&self, _: &Context) -> Result<(), BoxError> {
+        Ok(())
+    }
+}
 
 /// What `async fn`s give can be moved to another thread.
 macro_rules! asynchronous {
-    ($($name:literal: $call:expr),+ $(,)?) => {
+    (($($this:ident: $of:ty),+); $($name:literal: $call:expr),+ $(,)?) => {
         const ASYNCHRONOUS: &[&str] = &[$($name),+];
 
-        fn _holds(user: &User) {
+        fn _hold($($this: $of),+) {
             fn holds(_: impl Future<Output: Send> + Send) {}
-            $(holds($call(user));)+
+            $(holds($call);)+
         }
     };
 }
 
 asynchronous![
-    "real_users": |_| deluxe_process::real_users(),
-    "User::by_name": |_| User::by_name("root"),
-    "User::by_uid": |_| User::by_uid(0),
-    "User::current": |_| User::current(),
-    "User::groups": User::groups,
+    (user: &User, worker: &Controller<Worker>);
+    "real_users": deluxe_process::real_users(),
+    "User::by_name": User::by_name("root"),
+    "User::by_uid": User::by_uid(0),
+    "User::current": User::current(),
+    "User::groups": user.groups(),
+    "Controller<D>::start": worker.start(),
+    "Controller<D>::restart": worker.restart(),
+    "Controller<D>::stop": worker.stop(),
+    "Controller<D>::wait": worker.wait(),
+    "Controller<D>::pid": worker.pid(),
+    "Controller<D>::state": worker.state(),
+    "Controller<D>::signal": worker.signal(Signal::HUP),
+    "Controller<D>::signal_user1": worker.signal_user1(),
+    "Controller<D>::signal_user2": worker.signal_user2(),
+    "Controller<D>::reload": worker.reload(),
 ];
 
 #[test]
@@ -76,15 +130,11 @@ fn nothing_public_is_left_out() {
     let mut types = BTreeSet::new();
     let mut functions = BTreeSet::new();
     for line in api.lines().map(|line| line.trim_start_matches("#[non_exhaustive] ")) {
-        let name = |rest: &'static str| {
-            let end = rest.find(|character: char| !character.is_alphanumeric() && !"_:".contains(character));
-            &rest[..end.unwrap_or(rest.len())]
-        };
         let declared = ["pub struct ", "pub enum "].iter().find_map(|start| line.strip_prefix(start));
-        if let Some(path) = declared.map(name) {
+        if let Some(path) = declared.and_then(|rest| rest.split(['<', '(', ' ']).next()) {
             types.insert(path.rsplit("::").next().unwrap_or(path));
         }
-        if let Some(path) = line.strip_prefix("pub async fn ").map(name) {
+        if let Some(path) = line.strip_prefix("pub async fn ").and_then(|rest| rest.split('(').next()) {
             functions.insert(path.trim_start_matches("deluxe_process::"));
         }
     }

@@ -46,21 +46,69 @@ fn files_that_are_named_exist() {
     assert!(count > 5, "only {count} paths were found; is the way to find them broken?");
 }
 
+/// The map's text for each file and folder that stands at the left of it in `src`.
+fn map_of_src(architecture: &str) -> Vec<(&str, String)> {
+    let mut found: Vec<(&str, String)> = Vec::new();
+    let map = architecture.split("```").nth(1).unwrap();
+    for line in map.lines().skip_while(|line| *line != "src/").skip(1).take_while(|line| line.starts_with("  ")) {
+        match line.strip_prefix("  ").filter(|rest| !rest.starts_with(' ')) {
+            Some(entry) => {
+                let (name, text) = entry.split_once(' ').unwrap();
+                found.push((name, text.to_owned()));
+            }
+            None => found.last_mut().unwrap().1.push_str(line),
+        }
+    }
+    found
+}
+
+/// The files below a folder, by their names without the ending.
+fn files(folder: &Path) -> Vec<String> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(files(&path));
+        } else {
+            found.push(path.file_stem().unwrap().to_str().unwrap().to_owned());
+        }
+    }
+    found
+}
+
+fn has_word(text: &str, word: &str) -> bool {
+    text.split(|character: char| !character.is_alphanumeric() && character != '_').any(|found| found == word)
+}
+
+#[test]
+fn the_map_is_read_entry_by_entry() {
+    let map = map_of_src("text\n```\nsrc/\n  a.rs    the first\n  b/      one,\n          two\ntests/  x\n```\n");
+    let names: Vec<&str> = map.iter().map(|(name, _)| *name).collect();
+    assert_eq!(names, ["a.rs", "b/"]);
+    assert!(has_word(&map[1].1, "one") && has_word(&map[1].1, "two"));
+    assert!(!has_word(&map[1].1, "on") && !has_word(&map[1].1, "x"));
+}
+
 #[test]
 fn every_module_is_on_the_map() {
     let text = fs::read_to_string(package().join("ARCHITECTURE.md")).unwrap();
-    let map = text.split("```").nth(1).unwrap();
+    let map = map_of_src(&text);
     for entry in fs::read_dir(package().join("src")).unwrap() {
-        let name = entry.unwrap().file_name().into_string().unwrap();
-        assert!(map.contains(&name), "src/{name} is not on the map of ARCHITECTURE.md");
-    }
-    for folder in
-        fs::read_dir(package().join("src")).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_dir())
-    {
-        for entry in fs::read_dir(&folder).unwrap() {
-            let path = entry.unwrap().path();
-            let name = path.file_stem().unwrap().to_str().unwrap();
-            assert!(map.contains(name), "{} is not on the map of ARCHITECTURE.md", path.display());
+        let path = entry.unwrap().path();
+        let file = path.file_name().unwrap().to_str().unwrap();
+        let name = if path.is_dir() { format!("{file}/") } else { file.to_owned() };
+        // `trace_off.rs` shares the line of what it stands in for.
+        let entry = map.iter().find(|(on_the_map, text)| *on_the_map == name || text.contains(&name));
+        let Some((_, contents)) = entry else { panic!("src/{name} is not on the map of ARCHITECTURE.md") };
+        for file in if path.is_dir() { files(&path) } else { Vec::new() } {
+            assert!(has_word(contents, &file), "src/{name} … {file}.rs is not on the map of ARCHITECTURE.md");
         }
+    }
+    // What is gone is off the map.
+    for (name, _) in &map {
+        assert!(
+            package().join("src").join(name).exists(),
+            "src/{name} is on the map of ARCHITECTURE.md, and nowhere else"
+        );
     }
 }

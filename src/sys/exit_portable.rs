@@ -63,6 +63,7 @@ pub(crate) fn spawn(blueprint: &Blueprint) -> io::Result<Child> {
 }
 
 /// Starts a child that nobody here waits for.
+#[cfg(all(feature = "daemon", target_os = "linux"))]
 pub(crate) fn start(blueprint: &Blueprint) -> io::Result<u32> {
     let mut command = command(blueprint)?;
     let [stdin, stdout, stderr] = streams(blueprint)?;

@@ -60,7 +60,7 @@ fn has_our_credentials(pid: u32) -> Option<bool> {
 }
 
 /// When a process was started: the boot time, and ticks since then.
-#[cfg(feature = "daemon")]
+#[cfg(all(feature = "daemon", target_os = "linux"))]
 pub(crate) fn started_at(pid: u32) -> io::Result<std::time::SystemTime> {
     let malformed = || io::Error::new(io::ErrorKind::InvalidData, format!("/proc/{pid}/stat is malformed"));
     let text = fs::read_to_string(format!("/proc/{pid}/stat"))?;
