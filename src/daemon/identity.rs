@@ -12,7 +12,7 @@
 //! | held | held by PID | running as PID |
 //! | free | held | not one of ours: unverifiable |
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};
 use std::os::fd::{AsFd, OwnedFd};
@@ -339,32 +339,51 @@ pub(crate) fn leave() {
 /// named another path.
 fn write_pidfile(directory: &OwnedFd, place: &Place) -> io::Result<()> {
     let (directory, name) = pidfile_at(directory, place)?;
-    let temporary = format!(".{}.{}", name.to_string_lossy(), std::process::id());
+    let temporary = temporary(&name);
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let _ = rustix::fs::unlinkat(&directory, &*temporary, AtFlags::empty());
+    let _ = rustix::fs::unlinkat(&directory, &temporary, AtFlags::empty());
     let written = (|| {
-        let mut file = File::from(rustix::fs::openat(&directory, &*temporary, flags, Mode::from_raw_mode(0o600))?);
+        let mut file = File::from(rustix::fs::openat(&directory, &temporary, flags, Mode::from_raw_mode(0o600))?);
         file.write_all(format!("{}\n", std::process::id()).as_bytes())?;
         // The daemon's umask must not decide who may read it.
         rustix::fs::fchmod(&file, Mode::from_raw_mode(0o644))?;
-        rustix::fs::renameat_with(&directory, &*temporary, &directory, &name, RenameFlags::empty())?;
+        rustix::fs::renameat_with(&directory, &temporary, &directory, &name, RenameFlags::empty())?;
         Ok(())
     })();
     if written.is_err() {
-        let _ = rustix::fs::unlinkat(&directory, &*temporary, AtFlags::empty());
+        let _ = rustix::fs::unlinkat(&directory, &temporary, AtFlags::empty());
     }
     written
 }
 
+/// The pidfile while it is written. One name is enough, because only the holder of the launch lock writes, and it is found
+/// again when its writer was killed.
+fn temporary(name: &OsStr) -> OsString {
+    let mut temporary = OsString::from(".");
+    temporary.push(name);
+    temporary.push(".new");
+    temporary
+}
+
 fn remove_pidfile(directory: &OwnedFd, place: &Place) -> io::Result<()> {
     let (directory, name) = pidfile_at(directory, place)?;
-    match rustix::fs::unlinkat(&directory, &name, AtFlags::empty()) {
+    remove(&directory, &temporary(&name))?;
+    remove(&directory, &name)
+}
+
+fn remove(directory: &OwnedFd, name: &OsStr) -> io::Result<()> {
+    let result = match rustix::fs::unlinkat(directory, name, AtFlags::empty()) {
+        // A directory in its place is in the way just as well, and gone when it is empty.
+        Err(Errno::ISDIR) => rustix::fs::unlinkat(directory, name, AtFlags::REMOVEDIR),
+        result => result,
+    };
+    match result {
         Ok(()) | Err(Errno::NOENT) => Ok(()),
         Err(error) => Err(error.into()),
     }
 }
 
-fn pidfile_at(directory: &OwnedFd, place: &Place) -> io::Result<(OwnedFd, std::ffi::OsString)> {
+fn pidfile_at(directory: &OwnedFd, place: &Place) -> io::Result<(OwnedFd, OsString)> {
     let Some(path) = &place.pidfile else {
         return Ok((directory.try_clone()?, format!("{}.pid", place.stem).into()));
     };
