@@ -21,14 +21,19 @@ const DIES_WITHIN: Duration = Duration::from_secs(10);
 
 /// Stops `process` and its tree. Once polled it is carried out, even when dropped.
 pub(crate) async fn stop(process: Process, shutdown: Shutdown) -> Result<()> {
-    background::carry_out(stop_here(process, shutdown)).await?
+    // Should the program end before the time of grace does, KILL comes at once.
+    let tie = Tie::new(process.clone());
+    let stopping = async move {
+        let stopped = stop_here(process, shutdown).await;
+        drop(tie);
+        stopped
+    };
+    background::carry_out(stopping).await?
 }
 
 /// The same on the thread that calls; for the background thread.
 pub(super) async fn stop_here(process: Process, shutdown: Shutdown) -> Result<()> {
     trace::stopping(process.id(), shutdown.signal);
-    // Should the program end before the time of grace does, KILL comes at once.
-    let _tie = Tie::new(process.clone());
     let mut tree = Tree::of(&process);
     if shutdown.signal != Signal::KILL {
         tree.ask(shutdown.signal).await;

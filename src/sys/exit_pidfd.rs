@@ -9,17 +9,17 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
-use async_io::Async;
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions, WaitIdStatus};
 
+use crate::sys::descriptors::Watched;
 use crate::sys::{Exit, proc};
 
 #[derive(Debug)]
 pub(crate) struct Pidfd {
     pid: u32,
     relation: Relation,
-    fd: Async<OwnedFd>,
+    fd: Watched,
     /// Held while the end is looked for, and while a signal relies on the end not being known yet.
     exit: Mutex<Option<Exit>>,
 }
@@ -73,7 +73,7 @@ impl Pidfd {
     pub(crate) fn open(pid: u32) -> io::Result<Pidfd> {
         let number = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or(Errno::SRCH)?;
         let fd = rustix::process::pidfd_open(number, PidfdFlags::empty())?;
-        Ok(Pidfd { pid, relation: Relation::Other, fd: Async::new_nonblocking(fd)?, exit: Mutex::new(None) })
+        Ok(Pidfd { pid, relation: Relation::Other, fd: Watched::new_nonblocking(fd)?, exit: Mutex::new(None) })
     }
 
     /// Takes hold of a child that was just spawned. On an error the child still runs, and is the caller's to end.
@@ -91,7 +91,7 @@ impl Pidfd {
         Ok(Adopted::Child(Pidfd {
             pid: child.as_raw_nonzero().get() as u32,
             relation: Relation::Child,
-            fd: Async::new_nonblocking(fd)?,
+            fd: Watched::new_nonblocking(fd)?,
             exit: Mutex::new(None),
         }))
     }
