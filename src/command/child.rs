@@ -61,9 +61,11 @@ fn take(end: &Mutex<Option<PipeEnd>>) -> Option<PipeEnd> {
 impl Child {
     pub(super) fn new(launched: Launched, command: Arc<Command>) -> Child {
         let Launched { process, stdin, stdout, stderr, leash, clock, line } = launched;
-        let leash = if command.stop_on_drop { leash } else { leash.loosen() };
+        let mut leash = if command.stop_on_drop { leash } else { leash.loosen() };
         let pipes = Pipes { stdin: Mutex::new(stdin), stdout: Mutex::new(stdout), stderr: Mutex::new(stderr) };
-        Child { process, pipes: Arc::new(pipes), command, clock, line, _leash: leash }
+        let pipes = Arc::new(pipes);
+        leash.hold(Arc::clone(&pipes));
+        Child { process, pipes, command, clock, line, _leash: leash }
     }
 
     /// The process's number.
@@ -124,7 +126,7 @@ impl Child {
             if let Some(result) = in_time.await {
                 return result;
             }
-            let stopped = stop(process.clone(), shutdown).await;
+            let stopped = stop(process.clone(), shutdown, ()).await;
             let elapsed = started.elapsed();
             let mut error = Error::new(ErrorKind::TimedOut, format!("timed out after {elapsed:.1?} and was stopped"))
                 .with_command(line.to_string())

@@ -203,5 +203,5 @@ impl Stages {
 }
 
 fn next_line(capture: &mut Capture) -> Option<Step> {
-    capture.stdout.next_line().map(Step::Line).or_else(|| capture.stderr.next_line().map(Step::ErrorLine))
+    capture.ends.stdout.next_line().map(Step::Line).or_else(|| capture.ends.stderr.next_line().map(Step::ErrorLine))
 }
