@@ -177,7 +177,7 @@ impl Process {
     pub fn stop_with(&self, shutdown: Shutdown) -> Wait {
         let process = self.clone();
         Wait::new(async move {
-            stop(process.clone(), shutdown).await?;
+            stop(process.clone(), shutdown, ()).await?;
             process.exit_status().await
         })
     }

@@ -16,6 +16,7 @@ use crate::command::launch::{Clock, Launched, Unsaid, handed_over, launch};
 use crate::command::output::OutputLimit;
 use crate::error::{Error, ErrorKind, Result};
 use crate::process::{Leash, Process, Wait, stop};
+use crate::sys::descriptors::PipeEnd;
 use crate::trace;
 
 /// How long pipes are read on that something else holds open after the command has ended. What was written before the
@@ -37,9 +38,7 @@ pub(super) enum Streaming {
 pub(super) struct Capture {
     command: Arc<Command>,
     pub(super) process: Process,
-    feed: Option<Feed>,
-    pub(super) stdout: Drain,
-    pub(super) stderr: Drain,
+    pub(super) ends: Ends,
     /// Until it is known, the wait; then what it gave.
     exit: Exit,
     clock: Clock,
@@ -47,8 +46,21 @@ pub(super) struct Capture {
     ending: Option<Ending>,
     grace: Option<Timer>,
     line: Arc<str>,
-    // Declared last: the pipes are closed before the child is stopped.
-    _leash: Leash,
+}
+
+/// Our ends of the pipes, and the leash, which on a drop holds them until the tree was asked to end: a child that heeds
+/// the end of a pipe would leave its own children where nobody finds them.
+pub(super) struct Ends {
+    feed: Option<Feed>,
+    pub(super) stdout: Drain,
+    pub(super) stderr: Drain,
+    leash: Leash,
+}
+
+impl Drop for Ends {
+    fn drop(&mut self) {
+        self.leash.hold((self.feed.take().map(Feed::into_end), self.stdout.close(), self.stderr.close()));
+    }
 }
 
 enum Exit {
@@ -115,18 +127,15 @@ impl Capture {
         }
         Capture {
             // A pipe that was asked for and is fed nothing is closed at once, or the child might wait for it.
-            feed: stdin.map(|end| Feed::new(end, supply)),
+            ends: Ends { feed: stdin.map(|end| Feed::new(end, supply)), stdout, stderr, leash },
             exit: Exit::Awaited(awaited(process.clone(), Arc::clone(&line))),
             deadline: clock.deadline.map(Timer::at),
             command,
             process,
-            stdout,
-            stderr,
             clock,
             ending: None,
             grace: None,
             line,
-            _leash: leash,
         }
     }
 
@@ -139,11 +148,11 @@ impl Capture {
     /// Ready when all is over, saying whether a pipe was still held open then. Lines that were read meanwhile are in the drains, and
     /// have to be taken for it to go on.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
-        if let Some(feed) = &mut self.feed {
+        if let Some(feed) = &mut self.ends.feed {
             if let Poll::Ready(result) = feed.poll(cx) {
-                self.feed = None;
+                let end = self.ends.feed.take().map(Feed::into_end);
                 if let Err(error) = result {
-                    self.end(Why::Failed("its input could not be read", error));
+                    self.end(Why::Failed("its input could not be read", error), end);
                 }
             }
         }
@@ -153,7 +162,7 @@ impl Capture {
         let is_drained = self.poll_drains(cx);
         if !has_exited || !is_stopped {
             if self.ending.is_none() && self.deadline.as_mut().is_some_and(|timer| is_due(timer, cx)) {
-                self.end(Why::TimedOut);
+                self.end(Why::TimedOut, None);
                 // Polled at once, or nobody would wake us.
                 return self.poll(cx);
             }
@@ -166,8 +175,8 @@ impl Capture {
         if !is_due(grace, cx) {
             return Poll::Pending;
         }
-        self.stdout.give_up(cx);
-        self.stderr.give_up(cx);
+        self.ends.stdout.give_up(cx);
+        self.ends.stderr.give_up(cx);
         Poll::Ready(true)
     }
 
@@ -222,26 +231,28 @@ impl Capture {
 
     fn drain(&mut self, own: Own) -> &mut Drain {
         match own {
-            Own::Stdout => &mut self.stdout,
-            Own::Stderr => &mut self.stderr,
+            Own::Stdout => &mut self.ends.stdout,
+            Own::Stderr => &mut self.ends.stderr,
         }
     }
 
-    /// Nothing more is wanted from the stream; closing the pipe also ends a writer that heeds SIGPIPE.
+    /// Nothing more is wanted from the stream; closing the pipe also ends a writer that heeds SIGPIPE, but not before its
+    /// tree is known.
     fn give_up_on(&mut self, own: Own, trouble: Trouble, cx: &mut Context<'_>) {
-        self.drain(own).close();
-        self.end(match trouble {
+        let end = self.drain(own).close();
+        let why = match trouble {
             Trouble::Exceeded(most) => Why::Exceeded(own, most),
             Trouble::Failed(error) => Why::Failed("its output could not be read", error),
-        });
+        };
+        self.end(why, end);
         // The stop that has begun has yet to be polled.
         cx.waker().wake_by_ref();
     }
 
     /// Begins to stop the tree; the first reason counts.
-    fn end(&mut self, why: Why) {
+    fn end(&mut self, why: Why, held: Option<PipeEnd>) {
         if self.ending.is_none() {
-            let stop = Stop::InProgress(Box::pin(stop(self.process.clone(), self.command.shutdown)));
+            let stop = Stop::InProgress(Box::pin(stop(self.process.clone(), self.command.shutdown, held)));
             self.ending = Some(Ending { why, stop });
         }
     }
@@ -257,9 +268,9 @@ impl Capture {
             Stop::InProgress(_) => (why, Ok(())),
         });
         Finished {
-            stdout: self.stdout.take_bytes(),
-            stderr: self.stderr.take_bytes(),
-            is_truncated: self.stdout.is_truncated() || self.stderr.is_truncated(),
+            stdout: self.ends.stdout.take_bytes(),
+            stderr: self.ends.stderr.take_bytes(),
+            is_truncated: self.ends.stdout.is_truncated() || self.ends.stderr.is_truncated(),
             is_incomplete,
             command: self.command,
             line: self.line,

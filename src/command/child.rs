@@ -64,9 +64,11 @@ fn take(end: &Mutex<Option<PipeEnd>>) -> Option<PipeEnd> {
 impl Child {
     pub(super) fn new(launched: Launched, command: Arc<Command>) -> Child {
         let Launched { process, stdin, stdout, stderr, leash, clock, line } = launched;
-        let leash = if command.stop_on_drop { leash } else { leash.loosen() };
+        let mut leash = if command.stop_on_drop { leash } else { leash.loosen() };
         let pipes = Pipes { stdin: Mutex::new(stdin), stdout: Mutex::new(stdout), stderr: Mutex::new(stderr) };
-        Child { process, pipes: Arc::new(pipes), command, clock, is_late: Arc::default(), line, _leash: leash }
+        let pipes = Arc::new(pipes);
+        leash.hold(Arc::clone(&pipes));
+        Child { process, pipes, command, clock, is_late: Arc::default(), line, _leash: leash }
     }
 
     /// The process's number.
@@ -126,7 +128,7 @@ impl Child {
                 Some(result) if !is_late.load(Ordering::Acquire) => return result,
                 _ => is_late.store(true, Ordering::Release),
             }
-            let stopped = stop(process.clone(), shutdown).await;
+            let stopped = stop(process.clone(), shutdown, ()).await;
             let elapsed = started.elapsed();
             let mut error = Error::new(ErrorKind::TimedOut, format!("timed out after {elapsed:.1?} and was stopped"))
                 .with_command(line.to_string())

@@ -168,12 +168,12 @@ impl Drain {
         }
     }
 
-    /// Reads no more.
-    pub(super) fn close(&mut self) {
-        self.end = None;
+    /// Reads no more, and gives away the pipe.
+    pub(super) fn close(&mut self) -> Option<PipeEnd> {
         if let Keep::Lines(lines) = &mut self.keep {
             lines.is_over = true;
         }
+        self.end.take()
     }
 
     /// Takes what is in the pipe at this moment, and lets go of it.

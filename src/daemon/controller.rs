@@ -310,7 +310,8 @@ impl<D> Controller<D> {
             }
         };
         let stopped = self.ended(&process, status, forced)?;
-        self.clear_away().await?;
+        // It is gone, whether that succeeds or not; what stays is cleared away by the next start.
+        let _ = self.clear_away().await;
         Ok(stopped)
     }
 
@@ -465,7 +466,7 @@ impl<D> Controller<D> {
                 if let Some(own) = place.own_standing() {
                     return Ok(own);
                 }
-                match place.open_existing()? {
+                match place.open_to_look()? {
                     Some(mut files) => files.standing(),
                     None => Ok(Standing::Stopped),
                 }
@@ -477,7 +478,7 @@ impl<D> Controller<D> {
     async fn clear_away(&self) -> Result<()> {
         let settings = Arc::clone(&self.settings);
         LOOKING
-            .run(move || match settings.place()?.open_existing()? {
+            .run(move || match settings.place()?.open_to_clear()? {
                 Some(files) => files.claim().map(|_| ()),
                 None => Ok(()),
             })

@@ -12,7 +12,7 @@
 //! | held | held by PID | running as PID |
 //! | free | held | not one of ours: unverifiable |
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};
 use std::os::fd::{AsFd, OwnedFd};
@@ -48,11 +48,15 @@ pub(crate) enum Standing {
     Running(u32),
 }
 
-/// What to do about files that are not there.
+/// What the files are opened for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Missing {
-    Make,
-    Refuse,
+enum Purpose {
+    /// What is missing is made.
+    Start,
+    /// To lock what is there.
+    Clear,
+    /// Asking for locks takes no right to write, so it works also where the file system can't be written (any more).
+    Look,
 }
 
 /// A directory and a lock file that were opened and found safe.
@@ -96,12 +100,12 @@ impl Place {
     }
 
     /// Opens the directory, and makes sure that nobody else decides what is in it.
-    fn open_directory(&self, missing: Missing) -> Result<OwnedFd> {
+    fn open_directory(&self, purpose: Purpose) -> Result<OwnedFd> {
         let shown = self.directory.display();
         let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::RDONLY;
         let open = || rustix::fs::open(&self.directory, flags, Mode::empty());
         let directory = match open() {
-            Err(Errno::NOENT) if self.is_default && missing == Missing::Make => {
+            Err(Errno::NOENT) if self.is_default && purpose == Purpose::Start => {
                 make_directories(&self.directory).and_then(|()| Ok(open()?))
             }
             result => result.map_err(io::Error::from),
@@ -134,25 +138,35 @@ impl Place {
 
     /// The files of a daemon that is to be started.
     pub(crate) fn open(&self) -> Result<Files> {
-        self.open_files(Missing::Make)
+        self.open_files(Purpose::Start)
     }
 
-    /// The files of a daemon that may have been started once.
-    pub(crate) fn open_existing(&self) -> Result<Option<Files>> {
-        match self.open_files(Missing::Refuse) {
+    /// The files of a daemon that may have been started once, to see whether it runs.
+    pub(crate) fn open_to_look(&self) -> Result<Option<Files>> {
+        self.open_existing(Purpose::Look)
+    }
+
+    /// The same, to claim them.
+    pub(crate) fn open_to_clear(&self) -> Result<Option<Files>> {
+        self.open_existing(Purpose::Clear)
+    }
+
+    fn open_existing(&self, purpose: Purpose) -> Result<Option<Files>> {
+        match self.open_files(purpose) {
             Err(error) if error.is_not_found() => Ok(None),
             result => result.map(Some),
         }
     }
 
-    fn open_files(&self, missing: Missing) -> Result<Files> {
-        let directory = self.open_directory(missing)?;
+    fn open_files(&self, purpose: Purpose) -> Result<Files> {
+        let directory = self.open_directory(purpose)?;
         if is_own(&directory, &self.stem) {
             let message = "this process is that daemon: its lock file must not be opened here";
             return Err(Error::new(ErrorKind::Unsupported, message));
         }
-        let mut flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
-        flags.set(OFlags::CREATE, missing == Missing::Make);
+        let access = if purpose == Purpose::Look { OFlags::RDONLY } else { OFlags::RDWR };
+        let mut flags = access | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+        flags.set(OFlags::CREATE, purpose == Purpose::Start);
         let lock = rustix::fs::openat(&directory, self.lock_name(), flags, Mode::from_raw_mode(0o600))
             .map_err(|error| self.failed("could not open the daemon's lock file", error.into()))?;
         let stat = rustix::fs::fstat(&lock).map_err(|error| self.failed("could not examine", error.into()))?;
@@ -174,7 +188,7 @@ impl Place {
     /// What this process knows by itself, when it is the daemon in question.
     pub(crate) fn own_standing(&self) -> Option<Standing> {
         let own = own()?;
-        let directory = self.open_directory(Missing::Refuse).ok()?;
+        let directory = self.open_directory(Purpose::Look).ok()?;
         is_own(&directory, &self.stem).then(|| {
             let is_ready = own.is_ready.load(Ordering::Acquire);
             if is_ready { Standing::Running(own.pid) } else { Standing::Between }
@@ -339,32 +353,51 @@ pub(crate) fn leave() {
 /// named another path.
 fn write_pidfile(directory: &OwnedFd, place: &Place) -> io::Result<()> {
     let (directory, name) = pidfile_at(directory, place)?;
-    let temporary = format!(".{}.{}", name.to_string_lossy(), std::process::id());
+    let temporary = temporary(&name);
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let _ = rustix::fs::unlinkat(&directory, &*temporary, AtFlags::empty());
+    let _ = rustix::fs::unlinkat(&directory, &temporary, AtFlags::empty());
     let written = (|| {
-        let mut file = File::from(rustix::fs::openat(&directory, &*temporary, flags, Mode::from_raw_mode(0o600))?);
+        let mut file = File::from(rustix::fs::openat(&directory, &temporary, flags, Mode::from_raw_mode(0o600))?);
         file.write_all(format!("{}\n", std::process::id()).as_bytes())?;
         // The daemon's umask must not decide who may read it.
         rustix::fs::fchmod(&file, Mode::from_raw_mode(0o644))?;
-        rustix::fs::renameat_with(&directory, &*temporary, &directory, &name, RenameFlags::empty())?;
+        rustix::fs::renameat_with(&directory, &temporary, &directory, &name, RenameFlags::empty())?;
         Ok(())
     })();
     if written.is_err() {
-        let _ = rustix::fs::unlinkat(&directory, &*temporary, AtFlags::empty());
+        let _ = rustix::fs::unlinkat(&directory, &temporary, AtFlags::empty());
     }
     written
 }
 
+/// The pidfile while it is written. One name is enough, because only the holder of the launch lock writes, and it is found
+/// again when its writer was killed.
+fn temporary(name: &OsStr) -> OsString {
+    let mut temporary = OsString::from(".");
+    temporary.push(name);
+    temporary.push(".new");
+    temporary
+}
+
 fn remove_pidfile(directory: &OwnedFd, place: &Place) -> io::Result<()> {
     let (directory, name) = pidfile_at(directory, place)?;
-    match rustix::fs::unlinkat(&directory, &name, AtFlags::empty()) {
+    remove(&directory, &temporary(&name))?;
+    remove(&directory, &name)
+}
+
+fn remove(directory: &OwnedFd, name: &OsStr) -> io::Result<()> {
+    let result = match rustix::fs::unlinkat(directory, name, AtFlags::empty()) {
+        // A directory in its place is in the way just as well, and gone when it is empty.
+        Err(Errno::ISDIR) => rustix::fs::unlinkat(directory, name, AtFlags::REMOVEDIR),
+        result => result,
+    };
+    match result {
         Ok(()) | Err(Errno::NOENT) => Ok(()),
         Err(error) => Err(error.into()),
     }
 }
 
-fn pidfile_at(directory: &OwnedFd, place: &Place) -> io::Result<(OwnedFd, std::ffi::OsString)> {
+fn pidfile_at(directory: &OwnedFd, place: &Place) -> io::Result<(OwnedFd, OsString)> {
     let Some(path) = &place.pidfile else {
         return Ok((directory.try_clone()?, format!("{}.pid", place.stem).into()));
     };

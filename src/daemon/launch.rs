@@ -163,7 +163,8 @@ impl Talk<'_> {
         };
         self.send(&hello, &[]).await?;
         let mut descriptors = Vec::new();
-        let pid = match self.receive(&mut descriptors, "the first stage").await? {
+        let first = self.answer(&mut descriptors, "the first stage", Some(&self.begun.first));
+        let pid = match first.await? {
             Answer::Spawned { pid } => pid,
             Answer::Failed { stage, causes } => return Err(Outcome::Failed { stage, causes }),
             Answer::Ready { .. } => return Err(out_of_turn()),
@@ -174,7 +175,7 @@ impl Talk<'_> {
         // Its status is of no interest: what it had to say, it has said.
         let _ = self.begun.first.exit_status().await;
         self.hand_over().await?;
-        match self.receive(&mut Vec::new(), "it").await? {
+        match self.answer(&mut Vec::new(), "it", self.second.as_ref()).await? {
             Answer::Ready { pid } => Ok(pid),
             Answer::Failed { stage, causes } => Err(Outcome::Failed { stage, causes }),
             Answer::Spawned { .. } => Err(out_of_turn()),
@@ -217,6 +218,38 @@ impl Talk<'_> {
             }
         }
         Ok(())
+    }
+
+    /// What `process` has to say, or that it has ended without a word. The stream alone does not tell: somebody else may
+    /// hold its end, such as the second stage when the first was killed, or a child of `setup`.
+    async fn answer(
+        &self,
+        descriptors: &mut Vec<OwnedFd>,
+        by: &'static str,
+        process: Option<&Process>,
+    ) -> Result<Answer, Outcome> {
+        let mut receiving = pin!(self.receive(descriptors, by));
+        let mut ending = pin!(async {
+            match process {
+                Some(process) => {
+                    let _ = process.exit_status().await;
+                }
+                None => future::pending().await,
+            }
+        });
+        let mut has_ended = false;
+        std::future::poll_fn(|cx| {
+            if let Poll::Ready(answer) = receiving.as_mut().poll(cx) {
+                return Poll::Ready(answer);
+            }
+            has_ended = has_ended || ending.as_mut().poll(cx).is_ready();
+            // What it has said before its end is in the socket by then, and `receiving` is woken for it.
+            if has_ended && !handover::is_readable(self.begun.socket.as_fd())? {
+                return Poll::Ready(Err(Outcome::Silent { by }));
+            }
+            Poll::Pending
+        })
+        .await
     }
 
     async fn receive(&self, descriptors: &mut Vec<OwnedFd>, by: &'static str) -> Result<Answer, Outcome> {
@@ -269,7 +302,12 @@ async fn end(second: Option<&Process>, outcome: &Outcome) -> Option<std::process
     if matches!(outcome, Outcome::Late | Outcome::Broken(_)) {
         let _ = second.kill();
     }
-    let gone = async { second.exit_status().await.ok() };
+    let gone = async {
+        let status = second.exit_status().await.ok();
+        // Where orphans come to us, it is ours.
+        second.reap_if_child();
+        status
+    };
     let late = async {
         Timer::after(DIES_WITHIN).await;
         let _ = second.kill();

@@ -11,18 +11,18 @@ use std::time::{Duration, Instant};
 
 use crate::background;
 use crate::error::{Error, ErrorKind, Result};
-use crate::process::stop::{kill_now, stop_here};
+use crate::process::stop::{Pending, hurry, kill_now, stop_here};
 use crate::process::{Process, Shutdown};
 use crate::sys::threads;
 
 /// Ends or reaps a process when it is dropped, in the background.
-#[derive(Debug)]
 pub(crate) struct Leash {
     process: Process,
     on_drop: OnDrop,
+    /// What a stop lets go of when all were asked.
+    held: Option<Box<dyn Send + Sync>>,
 }
 
-#[derive(Debug)]
 enum OnDrop {
     Stop(Shutdown, Tie),
     Reap,
@@ -42,7 +42,7 @@ impl Leash {
     pub(crate) fn start(start: impl FnOnce() -> Result<Process>, shutdown: Shutdown) -> Result<Leash> {
         watch_for_the_end();
         let _starting = STARTING.read().unwrap_or_else(PoisonError::into_inner);
-        if IS_OVER.load(Ordering::SeqCst) {
+        if is_over() {
             return Err(Error::new(ErrorKind::Unsupported, "was not started: this program is about to end"));
         }
         start().map(|process| Leash::stopping(process, shutdown))
@@ -55,7 +55,12 @@ impl Leash {
     /// Dropping it stops the process and its tree.
     pub(crate) fn stopping(process: Process, shutdown: Shutdown) -> Leash {
         let tie = Tie::new(process.clone());
-        Leash { process, on_drop: OnDrop::Stop(shutdown, tie) }
+        Leash { process, on_drop: OnDrop::Stop(shutdown, tie), held: None }
+    }
+
+    /// Keeps this until, after a drop, all were asked to end: a pipe whose end alone can end the process.
+    pub(crate) fn hold(&mut self, held: impl Send + Sync + 'static) {
+        self.held = Some(Box::new(held));
     }
 
     /// From now on, dropping it leaves the process alone, and reaps it when it ends.
@@ -74,7 +79,8 @@ impl Drop for Leash {
         let process = self.process.clone();
         match std::mem::replace(&mut self.on_drop, OnDrop::Reap) {
             OnDrop::Stop(shutdown, tie) => {
-                let stopping = stop_here(process.clone(), shutdown);
+                let (held, pending) = (self.held.take(), Pending::new());
+                let stopping = stop_here(process.clone(), shutdown, held, pending);
                 background::leave(async move {
                     let _ = stopping.await;
                     let _ = process.exit_status().await;
@@ -89,8 +95,7 @@ impl Drop for Leash {
 }
 
 /// An entry in the list of what may not outlive the program.
-#[derive(Debug)]
-pub(super) struct Tie(u64);
+struct Tie(u64);
 
 #[derive(Default)]
 struct Ties {
@@ -104,8 +109,7 @@ fn ties() -> MutexGuard<'static, Ties> {
 }
 
 impl Tie {
-    pub(super) fn new(process: Process) -> Tie {
-        watch_for_the_end();
+    fn new(process: Process) -> Tie {
         let mut ties = ties();
         let key = ties.next;
         ties.next += 1;
@@ -120,6 +124,10 @@ impl Drop for Tie {
         // Outside the lock: it may be the last handle, whose drop closes descriptors.
         drop(process);
     }
+}
+
+pub(super) fn is_over() -> bool {
+    IS_OVER.load(Ordering::SeqCst)
 }
 
 fn watch_for_the_end() {
@@ -144,4 +152,5 @@ extern "C" fn kill_what_is_tied() {
     for process in &processes {
         kill_now(process);
     }
+    hurry();
 }

@@ -2,14 +2,17 @@
 //!
 //! It runs on the background thread, so that who asked for it may go away, and no executor reads `/proc`.
 
-use std::time::Duration;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use async_io::Timer;
+use event_listener::Event;
 use futures_lite::future;
 
 use crate::background;
 use crate::error::{Error, ErrorKind, Result};
-use crate::process::leash::Tie;
+use crate::process::leash;
 use crate::process::tree::Tree;
 use crate::process::{Process, Shutdown};
 use crate::signal::Signal;
@@ -19,43 +22,109 @@ use crate::trace;
 /// kernel by a device or a dead network mount.
 const DIES_WITHIN: Duration = Duration::from_secs(10);
 
-/// Stops `process` and its tree. Once polled it is carried out, even when dropped.
-pub(crate) async fn stop(process: Process, shutdown: Shutdown) -> Result<()> {
-    background::carry_out(stop_here(process, shutdown)).await?
+/// What was begun before the program's end and must have come to its KILL by then.
+static PENDING: AtomicUsize = AtomicUsize::new(0);
+
+/// Tells what waits for a time of grace that the program is about to end.
+static HURRY: Event = Event::new();
+
+/// How long the end of the program waits for that.
+const HURRIES_WITHIN: Duration = Duration::from_secs(1);
+
+/// A stop that was asked for.
+pub(super) struct Pending;
+
+impl Pending {
+    pub(super) fn new() -> Pending {
+        PENDING.fetch_add(1, Ordering::SeqCst);
+        Pending
+    }
+}
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        PENDING.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// Stops `process` and its tree. Once polled it is carried out, even when dropped. `held` is let go of when all were
+/// asked: our ends of the pipes, whose end alone can end a process, and then its children are not found any more.
+pub(crate) async fn stop(process: Process, shutdown: Shutdown, held: impl Send + 'static) -> Result<()> {
+    background::carry_out(stop_here(process, shutdown, held, Pending::new())).await?
 }
 
 /// The same on the thread that polls; for the background thread.
-pub(super) fn stop_here(process: Process, shutdown: Shutdown) -> impl Future<Output = Result<()>> + Send {
+pub(super) fn stop_here(
+    process: Process,
+    shutdown: Shutdown,
+    held: impl Send,
+    pending: Pending,
+) -> impl Future<Output = Result<()>> + Send {
     let trace = trace::Stop::new(process.id(), process.0.command.as_deref(), shutdown.signal);
-    trace.around(move |trace| carry_out(process, shutdown, trace))
+    trace.around(move |trace| carry_out(process, shutdown, held, pending, trace))
 }
 
-async fn carry_out(process: Process, shutdown: Shutdown, trace: trace::Stop) -> Result<()> {
-    // Should the program end before the time of grace does, KILL comes at once.
-    let _tie = Tie::new(process.clone());
+async fn carry_out(
+    process: Process,
+    shutdown: Shutdown,
+    held: impl Send,
+    pending: Pending,
+    trace: trace::Stop,
+) -> Result<()> {
     let mut tree = Tree::of(&process);
     if shutdown.signal != Signal::KILL {
         tree.ask(shutdown.signal).await;
-        if ends_within(&mut tree, shutdown.grace).await? {
+        drop(held);
+        let grace = async {
+            future::or(over(), async {
+                Timer::after(shutdown.grace).await;
+            })
+            .await;
+        };
+        if ends_before(&mut tree, grace).await? {
             return report(&process, tree);
         }
     }
     trace.kills();
     tree.kill().await;
-    ends_within(&mut tree, DIES_WITHIN).await?;
+    drop(pending);
+    let dies_within = async {
+        Timer::after(DIES_WITHIN).await;
+    };
+    ends_before(&mut tree, dies_within).await?;
     report(&process, tree)
 }
 
-async fn ends_within(tree: &mut Tree, time: Duration) -> Result<bool> {
+async fn ends_before(tree: &mut Tree, late: impl Future<Output = ()>) -> Result<bool> {
     let ended = async {
         tree.ended().await.map_err(|error| Error::io("could not be awaited while it was stopped", error))?;
         Ok(true)
     };
     let late = async {
-        Timer::after(time).await;
+        late.await;
         Ok(false)
     };
     future::or(ended, late).await
+}
+
+/// Ready when the program is about to end.
+async fn over() {
+    loop {
+        let hurry = HURRY.listen();
+        if leash::is_over() {
+            return;
+        }
+        hurry.await;
+    }
+}
+
+/// At the end of the program: has the stops that are under way come to their KILL.
+pub(super) fn hurry() {
+    HURRY.notify(usize::MAX);
+    let deadline = Instant::now() + HURRIES_WITHIN;
+    while PENDING.load(Ordering::SeqCst) > 0 && Instant::now() < deadline {
+        thread::sleep(Duration::from_millis(1));
+    }
 }
 
 fn report(process: &Process, tree: Tree) -> Result<()> {

@@ -13,8 +13,8 @@ use crate::signal::stream::Signals;
 ///
 /// It listens from the call on that made it, not from the first poll. The poll that returns the signal also puts the
 /// default action back (unless others listen for the same signals), so that the next one ends the program at
-/// once: whoever is tired of an orderly end presses Ctrl-C again. What arrives before that poll is one
-/// with the first.
+/// once: whoever is tired of an orderly end presses Ctrl-C again. What arrives before that poll returns is
+/// one with the first.
 ///
 /// # Errors
 ///

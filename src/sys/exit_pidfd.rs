@@ -9,17 +9,17 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
-use async_io::Async;
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions, WaitIdStatus};
 
+use crate::sys::descriptors::Watched;
 use crate::sys::{Exit, proc};
 
 #[derive(Debug)]
 pub(crate) struct Pidfd {
     pid: u32,
     relation: Relation,
-    fd: Async<OwnedFd>,
+    fd: Watched,
     /// Held while the end is looked for, and while a signal relies on the end not being known yet.
     exit: Mutex<Option<Exit>>,
 }
@@ -76,7 +76,7 @@ impl Pidfd {
     }
 
     pub(crate) fn of_stranger(pid: u32, fd: OwnedFd) -> io::Result<Pidfd> {
-        Ok(Pidfd { pid, relation: Relation::Other, fd: Async::new_nonblocking(fd)?, exit: Mutex::new(None) })
+        Ok(Pidfd { pid, relation: Relation::Other, fd: Watched::new_nonblocking(fd)?, exit: Mutex::new(None) })
     }
 
     #[cfg(feature = "daemon")]
@@ -104,7 +104,7 @@ impl Pidfd {
         Ok(Pidfd {
             pid: child.as_raw_nonzero().get() as u32,
             relation: Relation::Child,
-            fd: Async::new_nonblocking(fd)?,
+            fd: Watched::new_nonblocking(fd)?,
             exit: Mutex::new(None),
         })
     }

@@ -49,3 +49,15 @@ pub(crate) fn receive(socket: BorrowedFd<'_>, bytes: &mut [u8], descriptors: &mu
 pub(crate) fn peer_uid(socket: impl AsFd) -> io::Result<u32> {
     Ok(rustix::net::sockopt::socket_peercred(socket)?.uid.as_raw())
 }
+
+/// Whether there is something to receive, be it the end.
+pub(crate) fn is_readable(socket: BorrowedFd<'_>) -> io::Result<bool> {
+    let mut sockets = [rustix::event::PollFd::new(&socket, rustix::event::PollFlags::IN)];
+    let zero = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
+    loop {
+        match rustix::event::poll(&mut sockets, Some(&zero)) {
+            Err(rustix::io::Errno::INTR) => {}
+            result => return Ok(result? > 0),
+        }
+    }
+}

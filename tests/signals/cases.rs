@@ -389,6 +389,7 @@ async fn the_ends_of_children_reach_everybody() {
         };
         assert_eq!(info.sender_uid(), Some(rustix::process::getuid().as_raw()));
         drop(signals);
+        assert!(is_in("SigCgt", Signal::CHLD));
         assert!(child.wait().await.unwrap().success());
         assert!(Command::new("true").status().await.unwrap().success());
     }

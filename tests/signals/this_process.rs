@@ -3,6 +3,7 @@
 use std::fs;
 use std::task::Poll;
 use std::thread;
+use std::time::Duration;
 
 use deluxe_process::{Signal, SignalInfo, Signals};
 use futures_lite::{StreamExt, future};
@@ -30,10 +31,9 @@ pub(crate) fn raise(signal: Signal) {
 pub(crate) fn end_by(signal: Signal) -> ! {
     println!("{LAST_WORDS}");
     send(signal);
-    // It is delivered to any thread, at any moment now; if never, the deadline of the test ends this.
-    loop {
-        thread::park();
-    }
+    // It is delivered to any thread, at any moment now. Much later is never.
+    thread::sleep(Duration::from_secs(20));
+    panic!("it did not");
 }
 
 /// The signals of a set in `/proc/self/status`, such as `SigCgt` or `SigIgn`.
