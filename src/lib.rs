@@ -1,7 +1,7 @@
 //! Commands, daemons and signals for async Rust, on any executor.
 //!
-//! This version has the commands: programs that are started, fed, read, limited, awaited and stopped, with nothing
-//! left behind and errors that can be read; and the accounts of the system. Signals as streams and daemons follow.
+//! Programs are started, fed, read, limited, awaited and stopped, with nothing left behind and errors that can be read.
+//! Daemons are started from inside a running executor, and are ready when `start` returns. Signals arrive as streams.
 //!
 //! ```
 //! use deluxe_process::Command;
@@ -22,8 +22,13 @@
 //! - [`Output`], [`OutputLimit`]: what was captured, and how much is kept.
 //! - [`Spawn`], [`Child`], [`Stdio`]: a start, the handle to what was started, and where its streams go.
 //! - [`Process`], [`Wait`], [`Shutdown`]: a handle to any process; the future of its end; how it is asked to end.
-//! - [`Signal`]: a signal by name, in the module [`signal`].
+//! - [`Signal`], [`Signals`], [`SignalInfo`]: a signal by name; a stream of those that arrive; which one, and from whom.
+//!   In the module [`signal`]: [`termination`](signal::termination()), the request to end as a future, and what to know
+//!   beside other listeners.
 //! - [`User`], [`real_users`]: the accounts of the system, and those that belong to people.
+//! - [`Daemon`], in the module [`daemon`]: what a daemon's author writes; [`init`](daemon::init), the first line of `main`;
+//!   [`Context`](daemon::Context), what a daemon is told.
+//! - [`Controller`]: starts, stops, restarts, signals and awaits a daemon.
 //! - [`Error`], [`ErrorKind`]: why something failed, for people and for code.
 //!
 //! # What dropping does
@@ -38,6 +43,15 @@
 //! | [`Wait`] of a `wait` | nothing: the process is not touched |
 //! | [`Wait`] of a `stop` | the stop is carried out to its end |
 //! | [`Process`] | nothing |
+//! | [`Signals`], [`Termination`](signal::Termination) | the signals have their former action again, if nobody else listens |
+//! | the future of [`Controller::start`] | there is no daemon, or a ready one, never half of one |
+//! | that of [`Controller::stop`] | once SIGTERM is sent the daemon ends as it will, and is not killed |
+//! | that of [`Controller::restart`] | that of the stop or the start that it was at |
+//! | that of [`Controller::wait`], and of what only asks | nothing |
+//! | that of [`Controller::signal`] and its like | the signal was sent or not |
+//! | [`Controller`] | nothing: the daemon goes on |
+//! | [`daemon::Main`], [`daemon::Standby`] in a daemon's process | the daemon is gone without an orderly end: its executor must see it through |
+//! | what only looks up accounts, [`real_users`] and those of [`User`] | nothing |
 //!
 //! "In the background" is on the crate's one thread, so it needs no executor, not even one that still lives. A program
 //! that ends before that thread is done kills what is left.
@@ -67,10 +81,9 @@
 //!
 //! # Features
 //!
-//! None is on by default.
-//!
 //! | feature | what it adds |
 //! |---|---|
+//! | `daemon`, on by default | the module [`daemon`], [`Daemon`] and [`Controller`]; brings `serde` and `ciborium` |
 //! | `encoding` | `Command::read_decoded`: output in other encodings than UTF-8, by `encoding_rs` |
 //! | `tracing` | spans at level debug, target `deluxe_process`: `spawn` (`command`, `pid`), `exit` (`pid`, `command`, `status`), `stop` (`pid`, `command`, `signal`, `killed`); each has an `error` when it fails |
 //!
@@ -79,13 +92,18 @@
 //! | platform | engine | what is missing there |
 //! |---|---|---|
 //! | Linux 5.4 and newer | a spawn of our own, and pidfds | before 6.15, in part: the exit status of a process that is no child, or whose status something else in this program took |
-//! | older Linux, or without pidfds (seccomp) | spawn and wait by `async-process` | also: [`Process::open`]; descendants in a stop; a child's clean signal mask and dispositions |
-//! | macOS, the BSDs: not tried yet | the same | the same |
+//! | older Linux, or without pidfds (seccomp) | spawn and wait by `async-process` | also: [`Process::open`], and so signals to a daemon and its stop; descendants in a stop; a child's clean signal mask and dispositions |
+//! | macOS, the BSDs: not tried yet | the same | the same, and all of [`daemon`]; the sender of a signal, in part |
 //! | Windows | does not build yet | |
 //!
 //! The engine is chosen once, before the first spawn. `--cfg deluxe_process_force_portable` in `RUSTFLAGS` forces the
 //! second one, for tests. Our own spawn is `clone3` on x86-64, and `posix_spawn` elsewhere and where a filter refuses
 //! that; neither copies the page tables of this program.
+
+#![cfg_attr(
+    not(feature = "daemon"),
+    allow(rustdoc::broken_intra_doc_links, reason = "this page speaks of daemons, and links are checked with them")
+)]
 
 #[allow(unsafe_code, reason = "the one place for it; it is denied everywhere else")]
 mod sys;
@@ -123,6 +141,6 @@ pub use std::process::ExitStatus;
 pub use users::{User, real_users};
 
 /// Compiles and runs the examples of the README with those of the documentation.
-#[cfg(doctest)]
+#[cfg(all(doctest, feature = "daemon"))]
 #[doc = include_str!("../README.md")]
 mod readme {}
