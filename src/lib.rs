@@ -108,12 +108,17 @@ mod users;
 
 mod command;
 
+#[cfg(feature = "daemon")]
+pub mod daemon;
+
 pub use command::{
     Child, ChildStderr, ChildStdin, ChildStdout, Command, Event, Events, Lines, Output, OutputLimit, Run, Spawn, Stdio,
 };
+#[cfg(feature = "daemon")]
+pub use daemon::{Controller, Daemon};
 pub use error::{BoxError, Error, ErrorKind, Result};
 pub use process::{Process, Shutdown, Wait};
-pub use signal::Signal;
+pub use signal::{Signal, SignalInfo, Signals};
 pub use std::process::ExitStatus;
 pub use users::{User, real_users};
 

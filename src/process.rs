@@ -80,6 +80,18 @@ impl Process {
         Process(Arc::new(Identity { handle, leads_group, command: Some(command) }))
     }
 
+    /// The process that a pidfd from another process means.
+    #[cfg(feature = "daemon")]
+    pub(crate) fn from_pidfd(pid: u32, pidfd: sys::Descriptor) -> io::Result<Process> {
+        Ok(Process(Arc::new(Identity { handle: sys::hold(pid, pidfd)?, leads_group: false, command: None })))
+    }
+
+    /// Leaves no zombie of a process that has ended, if it is ours to reap after all.
+    #[cfg(feature = "daemon")]
+    pub(crate) fn reap_if_child(&self) {
+        self.0.handle.reap_if_child();
+    }
+
     /// The process's number.
     pub fn id(&self) -> u32 {
         self.0.handle.id()
