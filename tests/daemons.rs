@@ -235,6 +235,7 @@ fn cases() -> Vec<Case> {
             a_forced_end_is_told,
             state_and_since,
             many_waiters,
+            many_stoppers,
             controllers_in_other_processes_agree,
             instances_are_daemons_of_their_own,
             a_pidfile_elsewhere,

@@ -15,7 +15,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Census {
     descriptors: BTreeMap<String, usize>,
-    threads: BTreeMap<String, usize>,
+    /// A number: a thread gets its name only when it runs.
+    threads: usize,
     children: Vec<u32>,
 }
 
@@ -44,19 +45,14 @@ impl Census {
                 *descriptors.entry(kind).or_default() += 1;
             }
         }
-        let mut threads = BTreeMap::new();
         // The pool for what may block grows and shrinks as it likes.
-        for name in own.threads().into_iter().filter(|name| !name.starts_with("blocking-")) {
-            *threads.entry(name).or_default() += 1;
-        }
+        let threads = own.threads().iter().filter(|name| !name.starts_with("blocking-")).count();
         Census { descriptors, threads, children: own.children() }
     }
 
     fn is_within(&self, other: &Census) -> bool {
-        let fits = |ours: &BTreeMap<String, usize>, theirs: &BTreeMap<String, usize>| {
-            ours.iter().all(|(key, count)| theirs.get(key).is_some_and(|most| count <= most))
-        };
-        fits(&self.descriptors, &other.descriptors) && fits(&self.threads, &other.threads) && self.children.is_empty()
+        let fits = |(kind, count): (&String, &usize)| other.descriptors.get(kind).is_some_and(|most| count <= most);
+        self.descriptors.iter().all(fits) && self.threads <= other.threads && self.children.is_empty()
     }
 
     /// Nothing has come to stay.
