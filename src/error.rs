@@ -322,14 +322,16 @@ mod tests {
 
     #[test]
     fn levels_of_detail() {
-        let error = Error::io("cannot be started: out of descriptors", io::Error::from_raw_os_error(24))
+        let error = Error::new(ErrorKind::ExitStatus, "failed")
             .with_command("ls -l".into())
             .with_stderr(b"one\ntwo\n".to_vec(), "one\ntwo\n".into());
-        assert_eq!(error.to_string(), "`ls -l` cannot be started: out of descriptors: two");
-        assert!(format!("{error:#}").ends_with(": two: Too many open files (os error 24)"));
+        assert_eq!(error.to_string(), "`ls -l` failed: two");
+        let error = error.with_source(io::Error::from_raw_os_error(24));
+        assert_eq!(error.to_string(), "`ls -l` failed");
+        assert_eq!(format!("{error:#}"), "`ls -l` failed: Too many open files (os error 24)");
         assert_eq!(
             format!("{error:?}"),
-            "`ls -l` cannot be started: out of descriptors: two\n  caused by: Too many open files (os error 24)\n  \
+            "`ls -l` failed\n  caused by: Too many open files (os error 24)\n  \
              the end of its stderr:\n    one\n    two"
         );
     }

@@ -14,7 +14,8 @@ use crate::error::{Error, ErrorKind, Result};
 /// A command that is run to its end.
 ///
 /// Nothing happens before the first poll. Dropping it afterwards stops the command and all that descends from it, in
-/// the background and as [`Command::shutdown`] says: nothing is left running.
+/// the background and as [`Command::shutdown`] says. What a command that has ended has left running on purpose, as
+/// `sh -c 'server &'` does, is not stopped: nothing leads to it any more.
 #[must_use = "a command is not run before this is awaited"]
 pub struct Run<T>(Pin<Box<dyn Future<Output = Result<T>> + Send>>);
 
