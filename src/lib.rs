@@ -108,6 +108,7 @@ mod command;
 
 pub use command::{
     Child, ChildStderr, ChildStdin, ChildStdout, Command, Event, Events, Lines, Output, OutputLimit, Run, Spawn, Stdio,
+    UserVia,
 };
 pub use error::{BoxError, Error, ErrorKind, Result};
 pub use process::{Process, Shutdown, Wait};

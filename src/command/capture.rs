@@ -4,7 +4,7 @@
 use std::pin::Pin;
 use std::process::ExitStatus;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use async_io::Timer;
@@ -13,6 +13,7 @@ use crate::command::Command;
 use crate::command::drain::{Drain, Own, Trouble};
 use crate::command::input::{Feed, Supply};
 use crate::command::launch::{Clock, Launched, Unsaid, handed_over, launch};
+use crate::command::launcher::{self, Switch};
 use crate::command::output::OutputLimit;
 use crate::error::{Error, ErrorKind, Result};
 use crate::process::{Leash, Process, Wait, stop};
@@ -46,6 +47,10 @@ pub(super) struct Capture {
     deadline: Option<Timer>,
     ending: Option<Ending>,
     grace: Option<Timer>,
+    /// Set when all is over but the question whose word the exit status is.
+    over: Option<bool>,
+    switch: Option<Arc<Switch>>,
+    is_heard: bool,
     line: Arc<str>,
     // Declared last: the pipes are closed before the child is stopped.
     _leash: Leash,
@@ -98,7 +103,8 @@ impl Capture {
 
     /// Takes over a child that runs. What is not asked for is still read, so that the child does not block on it.
     pub(super) fn of(launched: Launched, command: Arc<Command>, supply: Supply, streaming: Streaming) -> Capture {
-        let Launched { process, stdin, stdout, stderr, leash, clock, line } = launched;
+        let Launched { process, stdin, stdout, stderr, leash, clock, line, switch } = launched;
+        let is_heard = if command.merge_stderr { stdout.is_some() } else { stderr.is_some() };
         let explanation = Some(OutputLimit::tail(EXPLANATION));
         let mut stdout = match streaming {
             Streaming::Nothing => Drain::into_memory(stdout, command.limit),
@@ -125,6 +131,9 @@ impl Capture {
             clock,
             ending: None,
             grace: None,
+            over: None,
+            switch,
+            is_heard,
             line,
             _leash: leash,
         }
@@ -139,6 +148,26 @@ impl Capture {
     /// Ready when all is over, saying whether a pipe was still held open then. Lines that were read meanwhile are in the drains, and
     /// have to be taken for it to go on.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
+        loop {
+            if let Some(is_incomplete) = self.over {
+                return if self.poll_exit(cx) { Poll::Ready(is_incomplete) } else { Poll::Pending };
+            }
+            self.over = Some(ready!(self.poll_run(cx)));
+            self.ask_whose_status();
+        }
+    }
+
+    /// Of a run behind a launcher, an exit status can be the launcher's own, and all that was written helps to tell.
+    fn ask_whose_status(&mut self) {
+        let (Some(switch), Exit::Known(Ok(status)), None) = (self.switch.take(), &self.exit, &self.ending) else {
+            return;
+        };
+        let stream = if self.command.merge_stderr { &self.stdout } else { &self.stderr };
+        let heard = stream.bytes().filter(|_| self.is_heard).map(|bytes| String::from_utf8_lossy(bytes).into_owned());
+        self.exit = Exit::Awaited(Wait::new(launcher::own_status(self.process.clone(), Some(switch), *status, heard)));
+    }
+
+    fn poll_run(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
         if let Some(feed) = &mut self.feed {
             if let Poll::Ready(result) = feed.poll(cx) {
                 self.feed = None;
@@ -155,7 +184,7 @@ impl Capture {
             if self.ending.is_none() && self.deadline.as_mut().is_some_and(|timer| is_due(timer, cx)) {
                 self.end(Why::TimedOut);
                 // Polled at once, or nobody would wake us.
-                return self.poll(cx);
+                return self.poll_run(cx);
             }
             return Poll::Pending;
         }

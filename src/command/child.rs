@@ -10,6 +10,7 @@ use futures_lite::future;
 use crate::command::capture::{Capture, Finished, Streaming};
 use crate::command::input::Input;
 use crate::command::launch::{Clock, Launched};
+use crate::command::launcher::{self, Switch};
 use crate::command::{ChildStderr, ChildStdin, ChildStdout, Command, Output, Run};
 use crate::error::{Error, ErrorKind, Result};
 use crate::process::{Leash, Process, Wait, stop};
@@ -43,6 +44,7 @@ pub struct Child {
     command: Arc<Command>,
     clock: Clock,
     line: Arc<str>,
+    switch: Option<Arc<Switch>>,
     _leash: Leash,
 }
 
@@ -60,10 +62,10 @@ fn take(end: &Mutex<Option<PipeEnd>>) -> Option<PipeEnd> {
 
 impl Child {
     pub(super) fn new(launched: Launched, command: Arc<Command>) -> Child {
-        let Launched { process, stdin, stdout, stderr, leash, clock, line } = launched;
+        let Launched { process, stdin, stdout, stderr, leash, clock, line, switch } = launched;
         let leash = if command.stop_on_drop { leash } else { leash.loosen() };
         let pipes = Pipes { stdin: Mutex::new(stdin), stdout: Mutex::new(stdout), stderr: Mutex::new(stderr) };
-        Child { process, pipes: Arc::new(pipes), command, clock, line, _leash: leash }
+        Child { process, pipes: Arc::new(pipes), command, clock, line, switch, _leash: leash }
     }
 
     /// The process's number.
@@ -108,10 +110,15 @@ impl Child {
         let pipes = Arc::clone(&self.pipes);
         let shutdown = self.command.shutdown;
         let line = Arc::clone(&self.line);
+        let switch = self.switch.clone();
         let Clock { started, deadline } = self.clock;
         Wait::new(async move {
             drop(take(&pipes.stdin));
-            let exited = trace::exiting(process.id(), &line, process.exit_status());
+            let exited = async {
+                let status = trace::exiting(process.id(), &line, process.exit_status()).await?;
+                let own = launcher::own_status(process.clone(), switch, status, None).await;
+                own.map_err(|error| error.with_command(line.to_string()).with_pid(process.id()))
+            };
             let Some(deadline) = deadline else { return exited.await };
             let in_time = future::or(async { Some(exited.await) }, async {
                 Timer::at(deadline).await;
@@ -142,7 +149,9 @@ impl Child {
     ///
     /// [`ErrorKind::StatusLost`], as [`wait`](Child::wait).
     pub fn try_wait(&self) -> Result<Option<ExitStatus>> {
-        self.process.try_wait()
+        let Some(status) = self.process.try_wait()? else { return Ok(None) };
+        let own = launcher::own_status_now(&self.process, self.switch.as_deref(), status);
+        own.map(Some).map_err(|error| error.with_command(self.line.to_string()).with_pid(self.id()))
     }
 
     /// Reads what is left of piped outputs, and waits for the end, under the command's limits of output and time.
@@ -165,6 +174,7 @@ impl Child {
                 process: self.process.clone(),
                 clock: self.clock,
                 line: Arc::clone(&self.line),
+                switch: self.switch.clone(),
             };
             let supply = Input::None.take()?;
             let capture = Capture::of(launched, Arc::clone(&self.command), supply, Streaming::Nothing);

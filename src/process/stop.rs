@@ -10,13 +10,16 @@ use futures_lite::future;
 use crate::background;
 use crate::error::{Error, ErrorKind, Result};
 use crate::process::tree::Tree;
-use crate::process::{Process, Shutdown};
+use crate::process::{Deputy, Process, Shutdown};
 use crate::signal::Signal;
 use crate::trace;
 
 /// How long a process may take to die of SIGKILL before it is reported as still running: it can be held in the
 /// kernel by a device or a dead network mount.
 const DIES_WITHIN: Duration = Duration::from_secs(10);
+
+/// How long what may not be signalled is given to end by itself, after the launcher that it ran under.
+const FOLLOWS_WITHIN: Duration = Duration::from_secs(1);
 
 /// Stops `process` and its tree. Once polled it is carried out, even when dropped.
 pub(crate) async fn stop(process: Process, shutdown: Shutdown) -> Result<()> {
@@ -31,6 +34,9 @@ pub(super) fn stop_here(process: Process, shutdown: Shutdown) -> impl Future<Out
 
 async fn carry_out(process: Process, shutdown: Shutdown, trace: trace::Stop) -> Result<()> {
     let mut tree = Tree::of(&process);
+    if let Some(deputy) = process.0.deputy.clone() {
+        return carry_out_with(&*deputy, &process, tree, shutdown, trace).await;
+    }
     if shutdown.signal != Signal::KILL {
         tree.signal(shutdown.signal);
         // What is stopped would sleep through the request.
@@ -43,6 +49,39 @@ async fn carry_out(process: Process, shutdown: Shutdown, trace: trace::Stop) -> 
     tree.kill();
     ends_within(&mut tree, DIES_WITHIN).await?;
     report(&process, &tree)
+}
+
+/// The same for a tree that holds processes of another user.
+async fn carry_out_with(
+    deputy: &dyn Deputy,
+    process: &Process,
+    mut tree: Tree,
+    shutdown: Shutdown,
+    trace: trace::Stop,
+) -> Result<()> {
+    if shutdown.signal != Signal::KILL {
+        let asked = async {
+            let ended = tree.ask_with(deputy, shutdown.signal).await;
+            ended.map_err(|error| Error::io("could not be awaited while it was stopped", error))?;
+            Ok(true)
+        };
+        let late = async {
+            Timer::after(shutdown.grace).await;
+            Ok(false)
+        };
+        if future::or(asked, late).await? {
+            return report(process, &tree);
+        }
+    }
+    trace.kills();
+    tree.kill_with(deputy).await;
+    ends_within(&mut tree, DIES_WITHIN).await?;
+    if !tree.survivors().is_empty() {
+        // A terminal of its own, which went with the launcher, may end the rest.
+        tree.insist();
+        ends_within(&mut tree, FOLLOWS_WITHIN).await?;
+    }
+    report(process, &tree)
 }
 
 async fn ends_within(tree: &mut Tree, time: Duration) -> Result<bool> {
@@ -69,5 +108,11 @@ fn report(process: &Process, tree: &Tree) -> Result<()> {
 
 /// Ends `process` and its tree without waiting for anything; for the end of the program.
 pub(super) fn kill_now(process: &Process) {
-    Tree::of(process).kill();
+    let mut tree = Tree::of(process);
+    if process.0.deputy.is_some() && tree.is_out_of_reach() {
+        // A launcher that is killed leaves its command to itself; one that is asked hands it on.
+        tree.ask_root(Signal::TERM);
+    } else {
+        tree.kill();
+    }
 }

@@ -8,13 +8,16 @@
 use std::collections::HashMap;
 use std::io;
 
-use crate::process::Process;
+use crate::process::{Deputy, Process};
 use crate::signal::Signal;
 use crate::sys::{self, Handle, proc};
 
 /// Each round of freezing stops what the last one found, so more rounds than this would need a tree that grows as
 /// fast as it is stopped.
 const MOST_ROUNDS: usize = 1000;
+
+/// The same where each round is another run of a deputy.
+const MOST_ROUNDS_OF_A_DEPUTY: usize = 16;
 
 pub(crate) struct Tree {
     root: Process,
@@ -25,6 +28,10 @@ struct Member {
     handle: Handle,
     /// The system did not let us signal it.
     is_refused: bool,
+    /// A deputy has frozen it.
+    is_frozen: bool,
+    /// Waited for although it was refused: a deputy has signalled it, or it is the last thing left to do.
+    is_awaited: bool,
 }
 
 impl Tree {
@@ -62,7 +69,7 @@ impl Tree {
         if !exists(&handle) || !belongs(self, &stat) {
             return false;
         }
-        self.descendants.insert(pid, Member { handle, is_refused: false });
+        self.descendants.insert(pid, Member { handle, is_refused: false, is_frozen: false, is_awaited: false });
         true
     }
 
@@ -102,13 +109,84 @@ impl Tree {
     /// Ends every member. They are frozen first: what is stopped starts no children (fork(2) fails in the kernel
     /// while a signal is pending), and its list of children is complete.
     pub(crate) fn kill(&mut self) {
+        self.freeze();
+        self.signal(Signal::KILL);
+    }
+
+    fn freeze(&mut self) {
         for _ in 0..MOST_ROUNDS {
             self.signal(Signal::STOP);
             if !self.grow() {
                 break;
             }
         }
+    }
+
+    /// Signals the root alone; for one that hands it on.
+    pub(crate) fn ask_root(&mut self, signal: Signal) {
+        let _ = self.root.0.handle.signal(signal.as_raw());
+        let _ = self.root.0.handle.signal(Signal::CONT.as_raw());
+    }
+
+    /// Has the root hand on a signal to its command, and once they have ended signals what they left behind; waits for
+    /// all of it. (All at once, the command would get it twice, which some take for "at once".)
+    pub(crate) async fn ask_with(&mut self, deputy: &dyn Deputy, signal: Signal) -> io::Result<()> {
+        self.ask_root(signal);
+        self.root.0.handle.ended().await?;
+        self.signal(signal);
+        self.signal(Signal::CONT);
+        let refused = self.refused();
+        if !refused.is_empty() && deputy.signal(signal, refused).await {
+            self.insist();
+        }
+        self.ended().await
+    }
+
+    /// As [`kill`](Tree::kill), through the deputy where we may not. The launcher is frozen first and killed last: so it
+    /// reaps nobody, and the numbers that the deputy is told stay those of the processes that are meant.
+    pub(crate) async fn kill_with(&mut self, deputy: &dyn Deputy) {
+        let mut is_let = true;
+        for _ in 0..MOST_ROUNDS_OF_A_DEPUTY {
+            self.freeze();
+            let running: Vec<u32> = self.refused().into_iter().filter(|pid| !self.descendants[pid].is_frozen).collect();
+            if running.is_empty() {
+                break;
+            }
+            is_let = deputy.signal(Signal::STOP, running.clone()).await;
+            if !is_let {
+                break;
+            }
+            for pid in running {
+                self.descendants.entry(pid).and_modify(|member| member.is_frozen = true);
+            }
+            self.grow();
+        }
+        let refused = self.refused();
+        if is_let && !refused.is_empty() && deputy.signal(Signal::KILL, refused).await {
+            self.insist();
+        }
         self.signal(Signal::KILL);
+    }
+
+    /// From now on waits for those, too, that may not be signalled.
+    pub(crate) fn insist(&mut self) {
+        for member in self.descendants.values_mut() {
+            member.is_awaited = true;
+        }
+    }
+
+    /// Those that may not be signalled, and have not ended.
+    fn refused(&mut self) -> Vec<u32> {
+        let is_refused = |member: &Member| {
+            let lives = matches!(member.handle.has_ended(), Ok(false));
+            lives && is_permission_denied(&member.handle.signal(0))
+        };
+        self.descendants.iter().filter(|(_, member)| is_refused(member)).map(|(pid, _)| *pid).collect()
+    }
+
+    /// Whether something of it may not be signalled.
+    pub(crate) fn is_out_of_reach(&mut self) -> bool {
+        !self.refused().is_empty()
     }
 
     /// Waits until every member has ended, those included that were started meanwhile; not for those that may not
@@ -118,7 +196,7 @@ impl Tree {
             if !self.root_is_refused() {
                 self.root.0.handle.ended().await?;
             }
-            for member in self.descendants.values().filter(|member| !member.is_refused) {
+            for member in self.descendants.values().filter(|member| member.is_awaited || !member.is_refused) {
                 member.handle.ended().await?;
             }
             if !self.grow() {

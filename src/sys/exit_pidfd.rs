@@ -7,6 +7,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use async_io::Async;
@@ -22,6 +23,8 @@ pub(crate) struct Pidfd {
     fd: Async<OwnedFd>,
     /// Held while the end is looked for, and while a signal relies on the end not being known yet.
     exit: Mutex<Option<Exit>>,
+    keeps_epitaph: AtomicBool,
+    epitaph: OnceLock<proc::Epitaph>,
 }
 
 /// Whether the status is ours to take.
@@ -67,7 +70,14 @@ impl Pidfd {
     pub(crate) fn open(pid: u32) -> io::Result<Pidfd> {
         let number = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or(Errno::SRCH)?;
         let fd = rustix::process::pidfd_open(number, PidfdFlags::empty())?;
-        Ok(Pidfd { pid, relation: Relation::Other, fd: Async::new_nonblocking(fd)?, exit: Mutex::new(None) })
+        Ok(Pidfd {
+            pid,
+            relation: Relation::Other,
+            fd: Async::new_nonblocking(fd)?,
+            exit: Mutex::new(None),
+            keeps_epitaph: AtomicBool::new(false),
+            epitaph: OnceLock::new(),
+        })
     }
 
     /// Takes hold of a child that was just spawned. On an error the child still runs, and is the caller's to end.
@@ -92,6 +102,8 @@ impl Pidfd {
             relation: Relation::Child,
             fd: Async::new_nonblocking(fd)?,
             exit: Mutex::new(None),
+            keeps_epitaph: AtomicBool::new(false),
+            epitaph: OnceLock::new(),
         })
     }
 
@@ -107,7 +119,30 @@ impl Pidfd {
         Ok(*exit)
     }
 
+    /// Has the child looked at between its end and its being reaped. To be called before anybody waits.
+    pub(crate) fn keep_epitaph(&self) {
+        self.keeps_epitaph.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn epitaph(&self) -> Option<proc::Epitaph> {
+        self.epitaph.get().cloned()
+    }
+
+    fn take_epitaph(&self) {
+        let is_zombie = || matches!(wait(self.fd.get_ref(), WaitIdOptions::NOWAIT), Ok(Some(_)));
+        if is_zombie() {
+            let epitaph = proc::epitaph(self.pid);
+            // Unreaped before and after, so what was read was its own.
+            if let Some(epitaph) = epitaph.filter(|_| is_zombie()) {
+                let _ = self.epitaph.set(epitaph);
+            }
+        }
+    }
+
     fn look(&self) -> io::Result<Option<Exit>> {
+        if self.relation == Relation::Child && self.keeps_epitaph.load(Ordering::Relaxed) {
+            self.take_epitaph();
+        }
         let options = match self.relation {
             Relation::Child => WaitIdOptions::empty(),
             Relation::Other => WaitIdOptions::NOWAIT,
