@@ -22,6 +22,7 @@
 //! - [`Output`], [`OutputLimit`]: what was captured, and how much is kept.
 //! - [`Spawn`], [`Child`], [`Stdio`]: a start, the handle to what was started, and where its streams go.
 //! - [`Process`], [`Wait`], [`Shutdown`]: a handle to any process; the future of its end; how it is asked to end.
+//! - [`User`], [`real_users`]: the accounts of this system; [`Command::user`]: a command as another user.
 //! - [`Signal`]: a signal by name, in the module [`signal`].
 //! - [`Error`], [`ErrorKind`]: why something failed, for people and for code.
 //!
@@ -62,7 +63,8 @@
 //! | the child inherits signal mask and ignored signals | it starts with an empty mask and default dispositions (Linux) |
 //! | tokio's `AsyncRead`, `AsyncWrite` | those of futures-io; `tokio_util::compat` turns one into the other |
 //! | `io::Error` | [`Error`], which becomes an `io::Error` by `?`, and can be had back from it by `io::Error::downcast` |
-//! | `uid`, `gid`, `groups`, `pre_exec` | not here |
+//! | `uid`, `gid`, `groups` | [`user`](Command::user), by name and with all that belongs to it |
+//! | `pre_exec` | not here |
 //!
 //! # Features
 //!

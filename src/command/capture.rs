@@ -150,7 +150,11 @@ impl Capture {
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
         loop {
             if let Some(is_incomplete) = self.over {
-                return if self.poll_exit(cx) { Poll::Ready(is_incomplete) } else { Poll::Pending };
+                return if self.poll_exit(cx) || self.is_given_up() {
+                    Poll::Ready(is_incomplete)
+                } else {
+                    Poll::Pending
+                };
             }
             self.over = Some(ready!(self.poll_run(cx)));
             self.ask_whose_status();
@@ -180,7 +184,7 @@ impl Capture {
         let has_exited = self.poll_exit(cx);
         let is_stopped = self.poll_ending(cx);
         let is_drained = self.poll_drains(cx);
-        if !has_exited || !is_stopped {
+        if !is_stopped || !(has_exited || self.is_given_up()) {
             if self.ending.is_none() && self.deadline.as_mut().is_some_and(|timer| is_due(timer, cx)) {
                 self.end(Why::TimedOut);
                 // Polled at once, or nobody would wake us.
@@ -198,6 +202,11 @@ impl Capture {
         self.stdout.give_up(cx);
         self.stderr.give_up(cx);
         Poll::Ready(true)
+    }
+
+    /// What could not be stopped is not waited for: it may run for ever.
+    fn is_given_up(&self) -> bool {
+        matches!(&self.ending, Some(Ending { stop: Stop::Done(Err(_)), .. }))
     }
 
     fn poll_exit(&mut self, cx: &mut Context<'_>) -> bool {

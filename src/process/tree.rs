@@ -22,6 +22,9 @@ const MOST_ROUNDS_OF_A_DEPUTY: usize = 16;
 pub(crate) struct Tree {
     root: Process,
     descendants: HashMap<u32, Member>,
+    /// As [`Member::is_frozen`] and [`Member::is_awaited`], for a launcher that has become the command.
+    root_is_frozen: bool,
+    root_is_awaited: bool,
 }
 
 struct Member {
@@ -36,7 +39,8 @@ struct Member {
 
 impl Tree {
     pub(crate) fn of(root: &Process) -> Tree {
-        let mut tree = Tree { root: root.clone(), descendants: HashMap::new() };
+        let mut tree =
+            Tree { root: root.clone(), descendants: HashMap::new(), root_is_frozen: false, root_is_awaited: false };
         tree.grow();
         tree
     }
@@ -131,36 +135,32 @@ impl Tree {
     /// Has the root hand on a signal to its command, and once they have ended signals what they left behind; waits for
     /// all of it. (All at once, the command would get it twice, which some take for "at once".)
     pub(crate) async fn ask_with(&mut self, deputy: &dyn Deputy, signal: Signal) -> io::Result<()> {
-        self.ask_root(signal);
-        self.root.0.handle.ended().await?;
-        self.signal(signal);
-        self.signal(Signal::CONT);
-        let refused = self.refused();
-        if !refused.is_empty() && deputy.signal(signal, refused).await {
-            self.insist();
+        if !self.root_is_refused() {
+            self.ask_root(signal);
+            self.root.0.handle.ended().await?;
         }
+        self.grow();
+        // Frozen first here, too: a deputy takes so long that a process could start another one meanwhile, which nobody
+        // would know of.
+        if !self.refused().is_empty() && self.freeze_with(deputy).await {
+            let refused = self.refused();
+            deputy.signal(signal, refused.clone()).await;
+            self.signal(signal);
+            deputy.signal(Signal::CONT, refused).await;
+            self.root_is_frozen = false;
+            self.descendants.values_mut().for_each(|member| member.is_frozen = false);
+            self.insist();
+        } else {
+            self.signal(signal);
+        }
+        self.signal(Signal::CONT);
         self.ended().await
     }
 
     /// As [`kill`](Tree::kill), through the deputy where we may not. The launcher is frozen first and killed last: so it
     /// reaps nobody, and the numbers that the deputy is told stay those of the processes that are meant.
     pub(crate) async fn kill_with(&mut self, deputy: &dyn Deputy) {
-        let mut is_let = true;
-        for _ in 0..MOST_ROUNDS_OF_A_DEPUTY {
-            self.freeze();
-            let running: Vec<u32> = self.refused().into_iter().filter(|pid| !self.descendants[pid].is_frozen).collect();
-            if running.is_empty() {
-                break;
-            }
-            is_let = deputy.signal(Signal::STOP, running.clone()).await;
-            if !is_let {
-                break;
-            }
-            for pid in running {
-                self.descendants.entry(pid).and_modify(|member| member.is_frozen = true);
-            }
-            self.grow();
-        }
+        let is_let = self.freeze_with(deputy).await;
         let refused = self.refused();
         if is_let && !refused.is_empty() && deputy.signal(Signal::KILL, refused).await {
             self.insist();
@@ -168,24 +168,51 @@ impl Tree {
         self.signal(Signal::KILL);
     }
 
+    /// Freezes all, and finds all; whether the deputy was let.
+    async fn freeze_with(&mut self, deputy: &dyn Deputy) -> bool {
+        for _ in 0..MOST_ROUNDS_OF_A_DEPUTY {
+            self.freeze();
+            let running: Vec<u32> = self.refused().into_iter().filter(|pid| !self.is_frozen(*pid)).collect();
+            if running.is_empty() {
+                break;
+            }
+            if !deputy.signal(Signal::STOP, running.clone()).await {
+                return false;
+            }
+            for pid in running {
+                match self.descendants.get_mut(&pid) {
+                    Some(member) => member.is_frozen = true,
+                    None => self.root_is_frozen = true,
+                }
+            }
+            self.grow();
+        }
+        true
+    }
+
     /// From now on waits for those, too, that may not be signalled.
     pub(crate) fn insist(&mut self) {
+        self.root_is_awaited = true;
         for member in self.descendants.values_mut() {
             member.is_awaited = true;
         }
     }
 
     /// Those that may not be signalled, and have not ended.
-    fn refused(&mut self) -> Vec<u32> {
-        let is_refused = |member: &Member| {
-            let lives = matches!(member.handle.has_ended(), Ok(false));
-            lives && is_permission_denied(&member.handle.signal(0))
-        };
-        self.descendants.iter().filter(|(_, member)| is_refused(member)).map(|(pid, _)| *pid).collect()
+    fn refused(&self) -> Vec<u32> {
+        let is_refused =
+            |handle: &Handle| matches!(handle.has_ended(), Ok(false)) && is_permission_denied(&handle.signal(0));
+        let descendants = self.descendants.iter().filter(|(_, member)| is_refused(&member.handle));
+        let root = is_refused(&self.root.0.handle).then(|| self.root.id());
+        root.into_iter().chain(descendants.map(|(pid, _)| *pid)).collect()
+    }
+
+    fn is_frozen(&self, pid: u32) -> bool {
+        self.descendants.get(&pid).map_or(self.root_is_frozen, |member| member.is_frozen)
     }
 
     /// Whether something of it may not be signalled.
-    pub(crate) fn is_out_of_reach(&mut self) -> bool {
+    pub(crate) fn is_out_of_reach(&self) -> bool {
         !self.refused().is_empty()
     }
 
@@ -193,7 +220,7 @@ impl Tree {
     /// be signalled.
     pub(crate) async fn ended(&mut self) -> io::Result<()> {
         loop {
-            if !self.root_is_refused() {
+            if self.root_is_awaited || !self.root_is_refused() {
                 self.root.0.handle.ended().await?;
             }
             for member in self.descendants.values().filter(|member| member.is_awaited || !member.is_refused) {

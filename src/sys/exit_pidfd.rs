@@ -128,20 +128,24 @@ impl Pidfd {
         self.epitaph.get().cloned()
     }
 
-    fn take_epitaph(&self) {
-        let is_zombie = || matches!(wait(self.fd.get_ref(), WaitIdOptions::NOWAIT), Ok(Some(_)));
-        if is_zombie() {
-            let epitaph = proc::epitaph(self.pid);
-            // Unreaped before and after, so what was read was its own.
-            if let Some(epitaph) = epitaph.filter(|_| is_zombie()) {
-                let _ = self.epitaph.set(epitaph);
-            }
+    /// Looks at the child if it has ended; whether there is anything left to look at.
+    fn take_epitaph(&self) -> Result<Option<()>, Errno> {
+        let is_zombie = || wait(self.fd.get_ref(), WaitIdOptions::NOWAIT).map(|status| status.map(|_| ()));
+        if is_zombie()?.is_none() {
+            return Ok(None);
         }
+        let epitaph = proc::epitaph(self.pid);
+        // Unreaped before and after, so what was read was its own.
+        if let (Some(epitaph), Some(())) = (epitaph, is_zombie()?) {
+            let _ = self.epitaph.set(epitaph);
+        }
+        Ok(Some(()))
     }
 
     fn look(&self) -> io::Result<Option<Exit>> {
-        if self.relation == Relation::Child && self.keeps_epitaph.load(Ordering::Relaxed) {
-            self.take_epitaph();
+        // Still running a moment ago is still running: reaped now, it would not have been looked at.
+        if self.keeps_epitaph.load(Ordering::Relaxed) && matches!(self.take_epitaph(), Ok(None)) {
+            return Ok(None);
         }
         let options = match self.relation {
             Relation::Child => WaitIdOptions::empty(),

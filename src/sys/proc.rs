@@ -27,6 +27,13 @@ fn parse_stat(text: &str) -> Option<Stat> {
     Some(Stat { parent, group, is_zombie })
 }
 
+/// Whether this process has a terminal that a child inherits; also when that can't be told.
+pub(crate) fn has_terminal() -> bool {
+    let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let fields = stat.rsplit_once(')').map(|(_, rest)| rest.split_ascii_whitespace());
+    fields.and_then(|mut fields| fields.nth(4)) != Some("0")
+}
+
 /// What a process that has ended, and was not reaped yet, still says of itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Epitaph {

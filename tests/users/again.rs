@@ -88,7 +88,7 @@ pub(crate) fn play_as(caller: &Account, target: &Account, name: &str, has_termin
 
 /// What running as another user says where there is no sudo.
 pub(crate) fn sudo_as_a_plain_file() -> String {
-    let script = r#"mount --bind /etc/hostname "$(command -v sudo)" && exec "$@""#;
+    let script = r#"mount --bind /etc/passwd "$(command -v sudo)" && exec "$@""#;
     let mut command = Command::new("unshare");
     command.args(["--mount", "sh", "-c", script, "sh", PROGRAM, MARK, "sudo-missing"]);
     let output = command.stdin(itself()).output().unwrap();

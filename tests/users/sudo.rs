@@ -45,6 +45,9 @@ const ARRANGEMENTS: &[&str] = &[
     "Defaults:CALLER !use_pty",
     "Defaults:CALLER !use_pty, !pam_session, !pam_setcred, !log_output",
 ];
+/// Where sudo stays there, and hands signals on.
+const IN_BETWEEN: &[&str] = &["Defaults:CALLER use_pty", "Defaults:CALLER !use_pty"];
+const AWAY: &[&str] = &["Defaults:CALLER !use_pty, !pam_session, !pam_setcred"];
 /// Also where sudo has a child that is not the command.
 const WITH_MAIL: &[&str] = &[
     "Defaults:CALLER use_pty",
@@ -85,7 +88,9 @@ plays! {
     secrets: ALL, ARRANGEMENTS, false;
     streams: ALL, PLAIN, false;
     back_to_the_own_user: NOTHING, PLAIN, false;
-    timeout_of_what_heeds_a_signal: ID_ONLY, ARRANGEMENTS, false;
+    timeout_of_what_heeds_a_signal: ID_ONLY, IN_BETWEEN, false;
+    timeout_of_what_sudo_became: ALL, AWAY, false;
+    timeout_of_what_cannot_be_stopped: ID_ONLY, ARRANGEMENTS, false;
     timeout_of_what_ignores_it: ALL, ARRANGEMENTS, false;
     timeout_on_a_terminal: ALL, ARRANGEMENTS, true;
     stop_of_a_child: ALL, ARRANGEMENTS, false;
@@ -231,9 +236,8 @@ fn every_way(command: &Command) -> Vec<(&'static str, bool, Result<ExitStatus, E
         let mut events = command.events();
         block_on(async {
             loop {
-                match events.next().await.unwrap()? {
-                    Event::Exit(status) => return Ok(status),
-                    _ => {}
+                if let Event::Exit(status) = events.next().await.unwrap()? {
+                    return Ok(status);
                 }
             }
         })
@@ -586,6 +590,32 @@ fn timeout_of_what_heeds_a_signal(cast: &Cast) {
     assert!(error.is_timeout(), "{error:?}");
     assert_eq!(error.stdout(), Some(&b"begun\nasked\n"[..]), "once, and not twice: {error:?}");
     assert_nothing_runs(&cast.target);
+}
+
+fn timeout_of_what_sudo_became(cast: &Cast) {
+    let mut command = cast.shell("echo begun; trap 'echo asked; exit 1' TERM; while :; do sleep 0.1; done");
+    let error = block_on(command.timeout(soon()).output()).unwrap_err();
+    assert!(error.is_timeout(), "{error:?}");
+    assert_eq!(error.stdout(), Some(&b"begun\nasked\n"[..]), "{error:?}");
+    assert!(std::error::Error::source(&error).is_none(), "{error:?}");
+    assert_nothing_runs(&cast.target);
+}
+
+fn timeout_of_what_cannot_be_stopped(cast: &Cast) {
+    let directory = open_directory();
+    let running = directory.path().join("running");
+    fs::write(&running, "").unwrap();
+    let mut command = cast.shell("trap '' TERM; echo begun; while test -e \"$0\"; do sleep 0.1; done").with([&running]);
+    command.timeout(soon()).shutdown(impatient());
+    let error = block_on(command.output()).unwrap_err();
+    assert!(error.is_timeout(), "{error:?}");
+    assert_eq!(error.stdout(), Some(&b"begun\n"[..]), "{error:?}");
+    let still_running = std::error::Error::source(&error).unwrap().to_string();
+    let pid = still_running.rsplit([' ', ',']).next().unwrap().parse().unwrap();
+    assert!(still_running.contains("still running: "), "{still_running}");
+    assert!(processes_of(&cast.target).contains(&pid), "{still_running}");
+    fs::remove_file(&running).unwrap();
+    wait_until_nothing_runs(&cast.target);
 }
 
 /// Three levels, of which each ignores the signal.

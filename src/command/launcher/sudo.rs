@@ -6,15 +6,17 @@
 //! when `/proc` still has its counters and its groups ([`Epitaph`]):
 //!
 //! - it has become the program itself (sudo replaces itself where it has nothing to do afterwards): the command's word;
-//! - it has never waited for a child: no command has run, so sudo refused. This alone decides nearly always;
-//! - it has, and is in other groups than we are: sudo takes the user's groups on when it starts a session for a command
-//!   that is allowed, so it is the command's word;
-//! - it has, in our own groups: then either the groups are the same for both, or the child was a messenger (sudo mails
-//!   refusals to the administrator). The words on stderr decide, where they were captured, and what `sudo -l` says of the
-//!   rules.
+//! - it has never waited for a child: no command has run, so sudo refused. (Not so on a terminal, where the process that
+//!   sudo keeps between itself and the command is left to its own end.)
+//! - it has other groups than we have: sudo takes on the user's when it begins a session for a command that is allowed, so
+//!   it is the command's word;
+//! - it has ours, where the user's primary group is another one: there was no session, so sudo refused. (A child that it
+//!   had was a messenger: it mails refusals to the administrator.) This holds for the sudo of old, not for sudo-rs.
 //!
-//! Without an epitaph (no pidfds, no `/proc`, SIGCHLD ignored) only the last step is left. A refusal is then taken for
-//! the command's own 1 when sudo wants a password and stderr was not captured.
+//! Where none of these is the case, as where both users have the same groups, the words on stderr decide if they were
+//! captured, else what `sudo -l` says of the rules. So it is without an epitaph, too (no pidfds, no `/proc`, SIGCHLD
+//! ignored). What remains is this: a refusal for want of a password that nobody heard counts as the command's own 1, and a
+//! command's own 1 counts as a refusal when all it said on stderr are the words of a sudo of its own that was refused.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
@@ -31,7 +33,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::process::{Deputy, Shutdown};
 use crate::signal::Signal;
 use crate::sys::files;
-use crate::sys::proc::Epitaph;
+use crate::sys::proc::{self, Epitaph};
 use crate::users::User;
 
 /// Where sudo is looked for, whatever any `PATH` says: places that only root writes to. The first is NixOS's.
@@ -78,7 +80,7 @@ pub(crate) struct Switch {
 enum Ran {
     Yes,
     No,
-    /// sudo has had a child in the groups that are ours.
+    /// It has our groups, and may have had a child.
     Unclear,
 }
 
@@ -87,7 +89,7 @@ pub(super) fn rewrite(command: &Command, user: &User) -> Result<Rewritten> {
     if command.arg0.is_some() {
         return refused(ErrorKind::Unsupported, "sudo gives the program its own name, so there can be no arg0");
     }
-    let Some(sudo) = TRUSTED.iter().map(|place| Path::new(place).join("sudo")).find(is_program) else {
+    let Some(sudo) = TRUSTED.iter().map(|place| Path::new(place).join("sudo")).find(|file| is_program(file)) else {
         let what = format!("there is no program `sudo` in any of {}", TRUSTED.join(", "));
         return refused(ErrorKind::NotFound, &what).map_err(|error| error.with_path("sudo"));
     };
@@ -135,7 +137,7 @@ pub(super) fn rewrite(command: &Command, user: &User) -> Result<Rewritten> {
     Ok(Rewritten { program: sudo, argv, environment, switch: Arc::new(switch) })
 }
 
-fn is_program(file: &PathBuf) -> bool {
+fn is_program(file: &Path) -> bool {
     file.is_file() && files::check_executable(file).is_ok()
 }
 
@@ -148,12 +150,34 @@ pub(super) fn may_be_its_own(status: ExitStatus) -> bool {
     status.code() == Some(1)
 }
 
-fn ran(epitaph: &Epitaph, uid: u32, gid: u32, groups: &[u32]) -> Ran {
-    if epitaph.name != "sudo" || epitaph.real_uid != uid {
+/// This program, as far as sudo inherits it.
+struct Own {
+    uid: u32,
+    gid: u32,
+    groups: Vec<u32>,
+    has_terminal: bool,
+}
+
+impl Own {
+    fn now() -> Own {
+        let groups = rustix::process::getgroups().unwrap_or_default();
+        let mut groups: Vec<u32> = groups.into_iter().map(|group| group.as_raw()).collect();
+        groups.sort_unstable();
+        Own {
+            uid: rustix::process::getuid().as_raw(),
+            gid: rustix::process::getegid().as_raw(),
+            groups,
+            has_terminal: proc::has_terminal(),
+        }
+    }
+}
+
+fn ran(epitaph: &Epitaph, own: &Own) -> Ran {
+    if epitaph.name != "sudo" || epitaph.real_uid != own.uid {
         Ran::Yes
-    } else if !epitaph.has_reaped {
+    } else if !epitaph.has_reaped && !own.has_terminal {
         Ran::No
-    } else if epitaph.effective_gid != gid || epitaph.groups != groups {
+    } else if epitaph.effective_gid != own.gid || epitaph.groups != own.groups {
         Ran::Yes
     } else {
         Ran::Unclear
@@ -164,7 +188,11 @@ impl Switch {
     /// The refusal, when an exit status of 1 was one.
     pub(super) async fn refusal(&self, epitaph: Option<&Epitaph>, heard: Option<&str>) -> Option<Error> {
         let said = heard.and_then(words::of_sudo);
-        let reason = match epitaph.map_or(Ran::Unclear, |epitaph| self.ran(epitaph)) {
+        let mut ran = epitaph.map_or(Ran::Unclear, |epitaph| ran(epitaph, &Own::now()));
+        if ran == Ran::Unclear && self.has_begun_no_session(epitaph).await {
+            ran = Ran::No;
+        }
+        let reason = match ran {
             Ran::No => match said {
                 // It asks for a password also before it says that the rules do not allow it.
                 Some(Reason::Password) | None => self.reason_by_rules().await,
@@ -179,22 +207,24 @@ impl Switch {
                 }
                 reason => reason,
             },
-            Ran::Unclear => self.unheard_reason(epitaph).await?,
+            Ran::Unclear => self.unheard_reason().await?,
         };
         Some(self.error(reason))
     }
 
     /// The refusal, when the epitaph alone proves one.
     pub(super) fn sure_refusal(&self, epitaph: Option<&Epitaph>) -> Option<Error> {
-        let is_sure = self.ran(epitaph?) == Ran::No;
+        let is_sure = ran(epitaph?, &Own::now()) == Ran::No;
         is_sure.then(|| self.error(Reason::Other("it did not run the command".into())))
     }
 
-    fn ran(&self, epitaph: &Epitaph) -> Ran {
-        let mut groups: Vec<u32> =
-            rustix::process::getgroups().unwrap_or_default().into_iter().map(|group| group.as_raw()).collect();
-        groups.sort_unstable();
-        ran(epitaph, rustix::process::getuid().as_raw(), rustix::process::getegid().as_raw(), &groups)
+    /// Whether the sudo that ended with our groups would have the user's, had it begun a session.
+    async fn has_begun_no_session(&self, epitaph: Option<&Epitaph>) -> bool {
+        if epitaph.is_none_or(|epitaph| epitaph.effective_gid == self.user.gid()) {
+            return false;
+        }
+        let version = self.ask(&[OsStr::new("-V")]).output().await;
+        version.is_ok_and(|version| version.stdout.starts_with(b"Sudo version "))
     }
 
     /// The rules allowed it, and the system did not execute it.
@@ -214,22 +244,14 @@ impl Switch {
         }
     }
 
-    /// Whether it was a refusal although sudo has had a child, where its words went elsewhere.
-    async fn unheard_reason(&self, epitaph: Option<&Epitaph>) -> Option<Reason> {
-        let listed = self.list().await.ok()?;
-        if !listed.status.success() {
-            match words_of(&listed).unwrap_or(Reason::Rules) {
-                // It keeps the list itself to those who say a password; that is no answer.
-                Reason::Password | Reason::Other(_) | Reason::Execution(_) | Reason::Variables(_) => {}
-                reason => return Some(reason),
-            }
+    /// Why sudo has refused, if it has, where its words went elsewhere and only its rules can be asked.
+    async fn unheard_reason(&self) -> Option<Reason> {
+        let listed = self.list().await.ok().filter(|listed| !listed.status.success())?;
+        match words_of(&listed).unwrap_or(Reason::Rules) {
+            // It keeps the list itself to those who say a password; that is no answer.
+            Reason::Password | Reason::Other(_) | Reason::Execution(_) | Reason::Variables(_) => None,
+            reason => Some(reason),
         }
-        // The rules have no answer. In a session for a command, sudo would be in the user's groups by now, which are
-        // others than ours; sudo-rs would not, and says who it is.
-        let groups = self.user.groups().await.ok()?;
-        let are_ours = epitaph?.groups.iter().copied().eq(groups);
-        let version = self.ask(&[OsStr::new("-V")]).output().await.ok()?;
-        (!are_ours && version.stdout.starts_with(b"Sudo version ")).then_some(Reason::Password)
     }
 
     /// Asks whether the rules allow the command; a yes says nothing of passwords.
@@ -318,16 +340,21 @@ mod tests {
             effective_gid: 1000,
             groups: vec![27, 1000],
         };
-        let told = |epitaph: &Epitaph| ran(epitaph, 1000, 1000, &[27, 1000]);
-        assert_eq!(told(&refused), Ran::No);
-        // It took on the user's groups, and failed before there was a command.
-        assert_eq!(told(&Epitaph { effective_gid: 7, groups: vec![7], ..refused.clone() }), Ran::No);
+        let own = |has_terminal| Own { uid: 1000, gid: 1000, groups: vec![27, 1000], has_terminal };
         let with_child = Epitaph { has_reaped: true, ..refused.clone() };
-        assert_eq!(told(&with_child), Ran::Unclear);
-        assert_eq!(told(&Epitaph { effective_gid: 7, ..with_child.clone() }), Ran::Yes);
-        assert_eq!(told(&Epitaph { groups: vec![27], ..with_child }), Ran::Yes);
-        // It has become the command, which may be a sudo, too.
-        assert_eq!(told(&Epitaph { name: "false".into(), ..refused.clone() }), Ran::Yes);
-        assert_eq!(told(&Epitaph { real_uid: 7, ..refused }), Ran::Yes);
+        for (epitaph, without_terminal, with_terminal) in [
+            (refused.clone(), Ran::No, Ran::Unclear),
+            (with_child.clone(), Ran::Unclear, Ran::Unclear),
+            // In a session: without a child, it failed before there was a command.
+            (Epitaph { effective_gid: 7, groups: vec![7], ..refused.clone() }, Ran::No, Ran::Yes),
+            (Epitaph { effective_gid: 7, ..with_child.clone() }, Ran::Yes, Ran::Yes),
+            (Epitaph { groups: vec![27], ..with_child }, Ran::Yes, Ran::Yes),
+            // It has become the command, which may be a sudo, too.
+            (Epitaph { name: "false".into(), ..refused.clone() }, Ran::Yes, Ran::Yes),
+            (Epitaph { real_uid: 7, ..refused }, Ran::Yes, Ran::Yes),
+        ] {
+            assert_eq!(ran(&epitaph, &own(false)), without_terminal, "{epitaph:?}");
+            assert_eq!(ran(&epitaph, &own(true)), with_terminal, "{epitaph:?}");
+        }
     }
 }
