@@ -81,18 +81,35 @@ impl Process {
         Ok(Process(Arc::new(Identity { handle, leads_group: false, command: None, deputy: None })))
     }
 
-    pub(crate) fn child(
-        handle: Handle,
-        leads_group: bool,
-        command: Arc<str>,
-        deputy: Option<Arc<dyn Deputy>>,
-    ) -> Process {
-        Process(Arc::new(Identity { handle, leads_group, command: Some(command), deputy }))
+    pub(crate) fn child(handle: Handle, leads_group: bool, command: Arc<str>) -> Process {
+        Process(Arc::new(Identity { handle, leads_group, command: Some(command), deputy: None }))
+    }
+
+    /// A child that runs the command under another user, whose processes the deputy signals.
+    pub(crate) fn launcher(handle: Handle, leads_group: bool, command: Arc<str>, deputy: Arc<dyn Deputy>) -> Process {
+        Process(Arc::new(Identity { handle, leads_group, command: Some(command), deputy: Some(deputy) }))
     }
 
     /// What it said of itself after its end; only of a child whose handle keeps it.
     pub(crate) fn epitaph(&self) -> Option<Epitaph> {
         self.0.handle.epitaph()
+    }
+
+    /// The process that a pidfd from another process means.
+    #[cfg(feature = "daemon")]
+    pub(crate) fn from_pidfd(pid: u32, pidfd: sys::Descriptor) -> io::Result<Process> {
+        Ok(Process(Arc::new(Identity {
+            handle: sys::hold(pid, pidfd)?,
+            leads_group: false,
+            command: None,
+            deputy: None,
+        })))
+    }
+
+    /// Leaves no zombie of a process that has ended, if it is ours to reap after all.
+    #[cfg(feature = "daemon")]
+    pub(crate) fn reap_if_child(&self) {
+        self.0.handle.reap_if_child();
     }
 
     /// The process's number.
@@ -178,7 +195,7 @@ impl Process {
     pub fn stop_with(&self, shutdown: Shutdown) -> Wait {
         let process = self.clone();
         Wait::new(async move {
-            stop(process.clone(), shutdown).await?;
+            stop(process.clone(), shutdown, ()).await?;
             process.exit_status().await
         })
     }

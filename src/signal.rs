@@ -1,8 +1,43 @@
-//! Signals by name.
+//! Signals: their names, and listening for them.
 //!
 //! A [`Signal`] is a number that this platform knows. Names are accepted with and without `SIG`, and numbers as
 //! text; what is not a signal here is refused with an error that says so, because a wrong number passed on to
 //! the system would signal the wrong thing, or nothing.
+//!
+//! To listen:
+//!
+//! | For | Use |
+//! |---|---|
+//! | an orderly end on Ctrl-C or `kill` | [`termination()`] |
+//! | an orderly end on Ctrl-C alone | [`ctrl_c()`] |
+//! | any signals, again and again | the stream [`Signals`] |
+//!
+//! All of them work on every executor, start no thread, and are counted per signal: while anybody listens, a signal
+//! does nothing but tell all listeners. When the last one goes, what was before the first is back, which for most
+//! signals means that the next one ends the program.
+//!
+//! # Beside `tokio::signal`, and other users of signal-hook
+//!
+//! They share one handler per signal with this crate, which can't see them. A listener of theirs that is there
+//! before ours is safe. One that comes later gets no signals any more from the moment when our last listener for
+//! that signal goes and the default action is put back. Where both are used for the same signal, call
+//! [`keep_handler`] for it: then the handler stays.
+//!
+//! # A program that nohup started
+//!
+//! `nohup` has its program ignore SIGHUP. [`Signals`] respects that: a stream that asks for an ignored
+//! SIGHUP gets none, unless it is made by [`Signals::including_ignored`]. Other signals that were ignored are
+//! listened to all the same, and ignored again afterwards.
+//!
+//! # Children
+//!
+//! A child that a [`Command`](crate::Command) starts never has our handlers: each starts with default actions
+//! and, with the engine of Linux, with no signal blocked, whatever is listened to here.
+
+mod delivery;
+mod info;
+mod stream;
+mod termination;
 
 use std::fmt;
 use std::process::ExitStatus;
@@ -10,6 +45,48 @@ use std::str::FromStr;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::sys;
+use crate::sys::dispositions;
+
+pub use info::{Cause, SignalInfo};
+pub use stream::{Handle, Signals};
+pub use termination::{Termination, ctrl_c, termination};
+
+/// Keeps this crate's hands off a signal's handler: it stays when our last listener goes.
+///
+/// For programs that listen for the same signal by other means as well, such as `tokio::signal`: putting the
+/// default action back would end the program under those listeners. From this call on and for the rest of the
+/// program, once anybody has listened for the signal, it is never again the default action that meets it: when nobody
+/// listens, it is swallowed. Where our last listener has gone already, the handler is put back now.
+///
+/// ```
+/// use deluxe_process::Signal;
+/// use deluxe_process::signal;
+///
+/// signal::keep_handler(Signal::INT)?;
+/// # Ok::<(), deluxe_process::Error>(())
+/// ```
+///
+/// # Errors
+///
+/// [`ErrorKind::InvalidInput`] for a signal that can't be listened for; [`ErrorKind::Unsupported`] in a forked copy of
+/// a process that listened.
+pub fn keep_handler(signal: Signal) -> Result<()> {
+    check_can_be_listened_for(signal)?;
+    dispositions::keep(signal.0).map_err(|error| Error::io(format!("cannot keep the handler of {signal}"), error))
+}
+
+/// Refuses what signal-hook would abort the program for, and what no listener can mean well.
+fn check_can_be_listened_for(signal: Signal) -> Result<()> {
+    let why = match signal {
+        Signal::KILL | Signal::STOP => "the system lets no program catch it",
+        Signal::ILL | Signal::FPE | Signal::SEGV | Signal::BUS => {
+            "it reports a fault of this program itself, which would only happen again"
+        }
+        _ if signal_hook::consts::FORBIDDEN.contains(&signal.0) => "signal-hook can't handle it",
+        _ => return Ok(()),
+    };
+    Err(Error::new(ErrorKind::InvalidInput, format!("cannot listen for {signal}: {why}")))
+}
 
 /// A signal of this platform, by name.
 ///
@@ -109,8 +186,13 @@ impl Signal {
         sys::signals::of_exit_status(status).map(Signal)
     }
 
+    /// Every signal that has a name on this platform.
+    fn named() -> impl Iterator<Item = (Signal, &'static str)> {
+        NAMED.iter().copied().chain(sys::signals::OWN.iter().map(|(number, name)| (Signal(*number), *name)))
+    }
+
     fn name(self) -> Option<&'static str> {
-        NAMED.iter().find(|(signal, _)| *signal == self).map(|(_, name)| *name)
+        Signal::named().find(|(signal, _)| *signal == self).map(|(_, name)| name)
     }
 }
 
@@ -134,7 +216,12 @@ impl TryFrom<i32> for Signal {
         if signal.name().is_some() || sys::signals::realtime().contains(&number) {
             Ok(signal)
         } else {
-            Err(Error::new(ErrorKind::InvalidInput, format!("{number} is not a signal of this platform")))
+            let why = if sys::signals::is_the_c_librarys(number) {
+                "is a signal that the C library keeps for itself"
+            } else {
+                "is not a signal of this platform"
+            };
+            Err(Error::new(ErrorKind::InvalidInput, format!("{number} {why}")))
         }
     }
 }
@@ -161,7 +248,7 @@ impl FromStr for Signal {
             return Signal::try_from(number).map_err(|_| unknown());
         }
         let short = upper.strip_prefix("SIG").unwrap_or(&upper);
-        let named = NAMED.iter().find(|(_, name)| &name[3..] == short).map(|(signal, _)| *signal);
+        let named = Signal::named().find(|(_, name)| &name[3..] == short).map(|(signal, _)| signal);
         named.or_else(|| realtime_by_name(short)).ok_or_else(unknown)
     }
 }
@@ -187,7 +274,9 @@ impl fmt::Display for Signal {
             Some(name) => f.pad(name),
             None => match self.0 - sys::signals::realtime().start() {
                 0 => f.pad("SIGRTMIN"),
-                offset => f.pad(&format!("SIGRTMIN+{offset}")),
+                offset if offset > 0 => f.pad(&format!("SIGRTMIN+{offset}")),
+                // In an exit status: the C library's own.
+                _ => f.pad(&format!("signal {}", self.0)),
             },
         }
     }
@@ -206,7 +295,7 @@ mod tests {
     #[test]
     fn names_and_numbers_round_trip() {
         let realtime = sys::signals::realtime().map(Signal);
-        for signal in NAMED.iter().map(|(signal, _)| *signal).chain(realtime) {
+        for signal in Signal::named().map(|(signal, _)| signal).chain(realtime) {
             assert_eq!(signal.to_string().parse::<Signal>().unwrap(), signal);
             assert_eq!(signal.as_raw().to_string().parse::<Signal>().unwrap(), signal);
             assert_eq!(Signal::try_from(signal.as_raw()).unwrap(), signal);
@@ -230,6 +319,8 @@ mod tests {
     fn the_c_librarys_own_are_refused() {
         assert!(Signal::try_from(32).is_err());
         assert!(Signal::try_from(33).is_err());
+        assert_eq!(Signal(32).to_string(), "signal 32");
+        assert_eq!(Signal(30).to_string(), "SIGPWR");
         assert_eq!("RTMIN+1".parse::<Signal>().unwrap().to_string(), "SIGRTMIN+1");
         assert_eq!("rtmax".parse::<Signal>().unwrap().as_raw(), 64);
     }

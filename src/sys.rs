@@ -14,7 +14,14 @@
 
 pub(crate) mod accounts;
 pub(crate) mod descriptors;
+#[cfg(feature = "daemon")]
+pub(crate) mod detach;
+pub(crate) mod dispositions;
 pub(crate) mod files;
+#[cfg(feature = "daemon")]
+pub(crate) mod handover;
+#[cfg(feature = "daemon")]
+pub(crate) mod locks;
 pub(crate) mod proc;
 pub(crate) mod signals;
 pub(crate) mod threads;
@@ -131,7 +138,7 @@ pub(crate) enum Handle {
 /// Starts a child. Blocks until the kernel has executed the program, or has refused.
 pub(crate) fn spawn(blueprint: &Blueprint) -> Result<Handle, Refusal> {
     #[cfg(target_os = "linux")]
-    if !uses_portable_engine() {
+    if !uses_portable_engine()? {
         #[cfg(all(target_arch = "x86_64", not(deluxe_process_force_posix_spawn)))]
         if let Some(result) = spawn_clone::spawn(blueprint) {
             return result;
@@ -143,10 +150,41 @@ pub(crate) fn spawn(blueprint: &Blueprint) -> Result<Handle, Refusal> {
     Ok(exit_portable::spawn(blueprint).map(Handle::Portable)?)
 }
 
+/// Starts a child that this process does not wait for, because it ends first; with a pidfd where one can be had.
+#[cfg(feature = "daemon")]
+pub(crate) fn spawn_detached(blueprint: &Blueprint) -> Result<(u32, Option<Descriptor>), Refusal> {
+    #[cfg(target_os = "linux")]
+    if !uses_portable_engine()? {
+        #[cfg(all(target_arch = "x86_64", not(deluxe_process_force_posix_spawn)))]
+        if let Some(result) = spawn_clone::start(blueprint) {
+            return result.map(|(pid, pidfd)| (pid.as_raw_nonzero().get() as u32, Some(pidfd)));
+        }
+        if spawn::can(blueprint) {
+            let pid = spawn::start(blueprint)?;
+            let pidfd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).ok();
+            return Ok((pid.as_raw_nonzero().get() as u32, pidfd));
+        }
+    }
+    let pid = exit_portable::start(blueprint)?;
+    // Our child, and unreaped, so the number is its own.
+    #[cfg(target_os = "linux")]
+    let pidfd = rustix::process::Pid::from_raw(pid as i32)
+        .and_then(|pid| rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).ok());
+    #[cfg(not(target_os = "linux"))]
+    let pidfd = None;
+    Ok((pid, pidfd))
+}
+
+/// A handle to the process that a pidfd from another process means.
+#[cfg(all(feature = "daemon", target_os = "linux"))]
+pub(crate) fn hold(pid: u32, pidfd: Descriptor) -> io::Result<Handle> {
+    exit_pidfd::Pidfd::of_stranger(pid, pidfd).map(Handle::Pidfd)
+}
+
 /// Whether children are spawned and awaited through `async-process`; decided once, before the first spawn.
 #[cfg(target_os = "linux")]
-fn uses_portable_engine() -> bool {
-    cfg!(deluxe_process_force_portable) || !exit_pidfd::is_available()
+fn uses_portable_engine() -> io::Result<bool> {
+    Ok(cfg!(deluxe_process_force_portable) || !exit_pidfd::is_available()?)
 }
 
 /// A handle to any process, by number.
@@ -211,6 +249,15 @@ impl Handle {
             Handle::Pidfd(pidfd) => pidfd.exit().await,
             Handle::Portable(child) => child.exit().await,
             Handle::Lost(_) => Ok(Exit::Lost),
+        }
+    }
+
+    /// Takes the status of a child that this process has inherited, so that no zombie stays; of others, nothing.
+    #[cfg(feature = "daemon")]
+    pub(crate) fn reap_if_child(&self) {
+        #[cfg(target_os = "linux")]
+        if let Handle::Pidfd(pidfd) = self {
+            pidfd.reap_if_child();
         }
     }
 

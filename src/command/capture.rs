@@ -17,6 +17,7 @@ use crate::command::launcher::{self, Switch};
 use crate::command::output::OutputLimit;
 use crate::error::{Error, ErrorKind, Result};
 use crate::process::{Leash, Process, Wait, stop};
+use crate::sys::descriptors::PipeEnd;
 use crate::trace;
 
 /// How long pipes are read on that something else holds open after the command has ended. What was written before the
@@ -38,9 +39,7 @@ pub(super) enum Streaming {
 pub(super) struct Capture {
     command: Arc<Command>,
     pub(super) process: Process,
-    feed: Option<Feed>,
-    pub(super) stdout: Drain,
-    pub(super) stderr: Drain,
+    pub(super) ends: Ends,
     /// Until it is known, the wait; then what it gave.
     exit: Exit,
     clock: Clock,
@@ -52,8 +51,21 @@ pub(super) struct Capture {
     switch: Option<Arc<Switch>>,
     is_heard: bool,
     line: Arc<str>,
-    // Declared last: the pipes are closed before the child is stopped.
-    _leash: Leash,
+}
+
+/// Our ends of the pipes, and the leash, which on a drop holds them until the tree was asked to end: a child that heeds
+/// the end of a pipe would leave its own children where nobody finds them.
+pub(super) struct Ends {
+    feed: Option<Feed>,
+    pub(super) stdout: Drain,
+    pub(super) stderr: Drain,
+    leash: Leash,
+}
+
+impl Drop for Ends {
+    fn drop(&mut self) {
+        self.leash.hold((self.feed.take().map(Feed::into_end), self.stdout.close(), self.stderr.close()));
+    }
 }
 
 enum Exit {
@@ -121,13 +133,11 @@ impl Capture {
         }
         Capture {
             // A pipe that was asked for and is fed nothing is closed at once, or the child might wait for it.
-            feed: stdin.map(|end| Feed::new(end, supply)),
+            ends: Ends { feed: stdin.map(|end| Feed::new(end, supply)), stdout, stderr, leash },
             exit: Exit::Awaited(awaited(process.clone(), Arc::clone(&line))),
             deadline: clock.deadline.map(Timer::at),
             command,
             process,
-            stdout,
-            stderr,
             clock,
             ending: None,
             grace: None,
@@ -135,7 +145,6 @@ impl Capture {
             switch,
             is_heard,
             line,
-            _leash: leash,
         }
     }
 
@@ -166,17 +175,17 @@ impl Capture {
         let (Some(switch), Exit::Known(Ok(status)), None) = (self.switch.take(), &self.exit, &self.ending) else {
             return;
         };
-        let stream = if self.command.merge_stderr { &self.stdout } else { &self.stderr };
+        let stream = if self.command.merge_stderr { &self.ends.stdout } else { &self.ends.stderr };
         let heard = stream.bytes().filter(|_| self.is_heard).map(|bytes| String::from_utf8_lossy(bytes).into_owned());
         self.exit = Exit::Awaited(Wait::new(launcher::own_status(self.process.clone(), Some(switch), *status, heard)));
     }
 
     fn poll_run(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
-        if let Some(feed) = &mut self.feed {
+        if let Some(feed) = &mut self.ends.feed {
             if let Poll::Ready(result) = feed.poll(cx) {
-                self.feed = None;
+                let end = self.ends.feed.take().map(Feed::into_end);
                 if let Err(error) = result {
-                    self.end(Why::Failed("its input could not be read", error));
+                    self.end(Why::Failed("its input could not be read", error), end);
                 }
             }
         }
@@ -186,7 +195,7 @@ impl Capture {
         let is_drained = self.poll_drains(cx);
         if !is_stopped || !(has_exited || self.is_given_up()) {
             if self.ending.is_none() && self.deadline.as_mut().is_some_and(|timer| is_due(timer, cx)) {
-                self.end(Why::TimedOut);
+                self.end(Why::TimedOut, None);
                 // Polled at once, or nobody would wake us.
                 return self.poll_run(cx);
             }
@@ -199,8 +208,8 @@ impl Capture {
         if !is_due(grace, cx) {
             return Poll::Pending;
         }
-        self.stdout.give_up(cx);
-        self.stderr.give_up(cx);
+        self.ends.stdout.give_up(cx);
+        self.ends.stderr.give_up(cx);
         Poll::Ready(true)
     }
 
@@ -236,27 +245,52 @@ impl Capture {
     }
 
     fn poll_drain(&mut self, cx: &mut Context<'_>, own: Own) -> bool {
-        let drain = match own {
-            Own::Stdout => &mut self.stdout,
-            Own::Stderr => &mut self.stderr,
+        let drain = self.drain(own);
+        match drain.poll(cx) {
+            Poll::Pending => false,
+            Poll::Ready(Ok(())) => true,
+            Poll::Ready(Err(trouble)) => {
+                self.give_up_on(own, trouble, cx);
+                true
+            }
+        }
+    }
+
+    /// The next line of a stream that is read in lines. One that is longer than it may be ends the run.
+    pub(super) fn next_line(&mut self, own: Own, cx: &mut Context<'_>) -> Option<String> {
+        match self.drain(own).next_line()? {
+            Ok(line) => Some(line),
+            Err(trouble) => {
+                self.give_up_on(own, trouble, cx);
+                None
+            }
+        }
+    }
+
+    fn drain(&mut self, own: Own) -> &mut Drain {
+        match own {
+            Own::Stdout => &mut self.ends.stdout,
+            Own::Stderr => &mut self.ends.stderr,
+        }
+    }
+
+    /// Nothing more is wanted from the stream; closing the pipe also ends a writer that heeds SIGPIPE, but not before its
+    /// tree is known.
+    fn give_up_on(&mut self, own: Own, trouble: Trouble, cx: &mut Context<'_>) {
+        let end = self.drain(own).close();
+        let why = match trouble {
+            Trouble::Exceeded(most) => Why::Exceeded(own, most),
+            Trouble::Failed(error) => Why::Failed("its output could not be read", error),
         };
-        let why = match drain.poll(cx) {
-            Poll::Pending => return false,
-            Poll::Ready(Ok(())) => return true,
-            Poll::Ready(Err(Trouble::Exceeded(most))) => Why::Exceeded(own, most),
-            Poll::Ready(Err(Trouble::Failed(error))) => Why::Failed("its output could not be read", error),
-        };
-        // Nothing more is wanted from it; closing the pipe also ends a writer that heeds SIGPIPE.
-        drain.close();
-        self.end(why);
+        self.end(why, end);
+        // The stop that has begun has yet to be polled.
         cx.waker().wake_by_ref();
-        true
     }
 
     /// Begins to stop the tree; the first reason counts.
-    fn end(&mut self, why: Why) {
+    fn end(&mut self, why: Why, held: Option<PipeEnd>) {
         if self.ending.is_none() {
-            let stop = Stop::InProgress(Box::pin(stop(self.process.clone(), self.command.shutdown)));
+            let stop = Stop::InProgress(Box::pin(stop(self.process.clone(), self.command.shutdown, held)));
             self.ending = Some(Ending { why, stop });
         }
     }
@@ -272,9 +306,9 @@ impl Capture {
             Stop::InProgress(_) => (why, Ok(())),
         });
         Finished {
-            stdout: self.stdout.take_bytes(),
-            stderr: self.stderr.take_bytes(),
-            is_truncated: self.stdout.is_truncated() || self.stderr.is_truncated(),
+            stdout: self.ends.stdout.take_bytes(),
+            stderr: self.ends.stderr.take_bytes(),
+            is_truncated: self.ends.stdout.is_truncated() || self.ends.stderr.is_truncated(),
             is_incomplete,
             command: self.command,
             line: self.line,

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::process::ExitStatus;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_io::Timer;
@@ -43,6 +44,8 @@ pub struct Child {
     pipes: Arc<Pipes>,
     command: Arc<Command>,
     clock: Clock,
+    /// Its time was over, and it is stopped for that.
+    is_late: Arc<AtomicBool>,
     line: Arc<str>,
     switch: Option<Arc<Switch>>,
     _leash: Leash,
@@ -63,9 +66,11 @@ fn take(end: &Mutex<Option<PipeEnd>>) -> Option<PipeEnd> {
 impl Child {
     pub(super) fn new(launched: Launched, command: Arc<Command>) -> Child {
         let Launched { process, stdin, stdout, stderr, leash, clock, line, switch } = launched;
-        let leash = if command.stop_on_drop { leash } else { leash.loosen() };
+        let mut leash = if command.stop_on_drop { leash } else { leash.loosen() };
         let pipes = Pipes { stdin: Mutex::new(stdin), stdout: Mutex::new(stdout), stderr: Mutex::new(stderr) };
-        Child { process, pipes: Arc::new(pipes), command, clock, line, switch, _leash: leash }
+        let pipes = Arc::new(pipes);
+        leash.hold(Arc::clone(&pipes));
+        Child { process, pipes, command, clock, is_late: Arc::default(), line, switch, _leash: leash }
     }
 
     /// The process's number.
@@ -111,6 +116,7 @@ impl Child {
         let shutdown = self.command.shutdown;
         let line = Arc::clone(&self.line);
         let switch = self.switch.clone();
+        let is_late = Arc::clone(&self.is_late);
         let Clock { started, deadline } = self.clock;
         Wait::new(async move {
             drop(take(&pipes.stdin));
@@ -124,10 +130,12 @@ impl Child {
                 Timer::at(deadline).await;
                 None
             });
-            if let Some(result) = in_time.await {
-                return result;
+            match in_time.await {
+                // Another waiter may have been first to see that the time is over; then this end is of its making.
+                Some(result) if !is_late.load(Ordering::Acquire) => return result,
+                _ => is_late.store(true, Ordering::Release),
             }
-            let stopped = stop(process.clone(), shutdown).await;
+            let stopped = stop(process.clone(), shutdown, ()).await;
             let elapsed = started.elapsed();
             let mut error = Error::new(ErrorKind::TimedOut, format!("timed out after {elapsed:.1?} and was stopped"))
                 .with_command(line.to_string())

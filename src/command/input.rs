@@ -91,6 +91,11 @@ impl Feed {
         Feed { end, source, written: 0 }
     }
 
+    /// The pipe, without what was to be fed.
+    pub(super) fn into_end(self) -> PipeEnd {
+        self.end
+    }
+
     /// Ready when all is written, or the child reads no more; then the feed is to be dropped, which closes the pipe.
     /// An error is the reader's.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

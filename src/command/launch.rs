@@ -172,14 +172,16 @@ fn launch_here(command: &Command, unsaid: Unsaid, clock: Clock, line: Arc<str>) 
         identity: None,
         program,
     };
-    let handle = sys::spawn(&blueprint)
-        .map_err(|refusal| lookup::explain(refusal, &blueprint.program, blueprint.directory.as_deref()))?;
-    if switch.is_some() {
+    let start = || {
+        let handle = sys::spawn(&blueprint)
+            .map_err(|refusal| lookup::explain(refusal, &blueprint.program, blueprint.directory.as_deref()))?;
+        let leads_group = command.process_group == Some(0);
+        let Some(switch) = &switch else { return Ok(Process::child(handle, leads_group, Arc::clone(&line))) };
         handle.keep_epitaph();
-    }
-    let deputy = switch.clone().map(|switch| switch as Arc<dyn Deputy>);
-    let process = Process::child(handle, command.process_group == Some(0), Arc::clone(&line), deputy);
-    let leash = Leash::stopping(process.clone(), command.shutdown);
+        Ok(Process::launcher(handle, leads_group, Arc::clone(&line), Arc::clone(switch) as Arc<dyn Deputy>))
+    };
+    let leash = Leash::start(start, command.shutdown)?;
+    let process = leash.process().clone();
     // The child has its own copies; ours would keep its pipes open for ever.
     drop(blueprint);
     Ok(Launched { process, stdin: pipes.stdin, stdout: pipes.stdout, stderr: pipes.stderr, leash, clock, line, switch })

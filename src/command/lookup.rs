@@ -155,7 +155,9 @@ pub(super) fn explain(refusal: Refusal, program: &Path, directory: Option<&Path>
             failed(ErrorKind::NotExecutable, &what)
         }
         Some(libc::ETXTBSY) => failed(ErrorKind::NotExecutable, &format!("`{shown}` is being written")),
-        Some(libc::E2BIG) => failed(ErrorKind::InvalidInput, "its arguments and environment are too long together"),
+        Some(libc::E2BIG) => {
+            failed(ErrorKind::InvalidInput, "its arguments and environment are too long, one of them or all together")
+        }
         _ => failed(ErrorKind::Other, "the system refused"),
     }
     .with_source(error)

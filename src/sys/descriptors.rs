@@ -1,7 +1,10 @@
 //! Descriptors: pipes to children, and what is done with them without blocking.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::mem::ManuallyDrop;
+use std::ops::Deref;
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::panic::{self, AssertUnwindSafe};
 use std::task::{Context, Poll, ready};
 
 use async_io::Async;
@@ -11,7 +14,50 @@ use rustix::io::Errno;
 pub(crate) type Descriptor = OwnedFd;
 
 /// Our end of a pipe to a child, ready for use in a future.
-pub(crate) type PipeEnd = Async<Descriptor>;
+pub(crate) type PipeEnd = Watched;
+
+/// A descriptor that futures can wait for.
+///
+/// A forked copy of this process shares the kernel's list of what is waited for, so dropping this there must not take
+/// the descriptor off that list: the original would wait for ever.
+#[derive(Debug)]
+pub(crate) struct Watched {
+    descriptor: ManuallyDrop<Async<Descriptor>>,
+    owner: u32,
+}
+
+impl Watched {
+    /// Takes a descriptor that does not block.
+    pub(crate) fn new_nonblocking(descriptor: Descriptor) -> io::Result<Watched> {
+        Async::new_nonblocking(descriptor).map(Watched::owned_here)
+    }
+
+    fn owned_here(descriptor: Async<Descriptor>) -> Watched {
+        Watched { descriptor: ManuallyDrop::new(descriptor), owner: std::process::id() }
+    }
+}
+
+impl Deref for Watched {
+    type Target = Async<Descriptor>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.descriptor
+    }
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        // SAFETY: taken once, here or in `unregister`, which never comes here.
+        let descriptor = unsafe { ManuallyDrop::take(&mut self.descriptor) };
+        if self.owner == std::process::id() {
+            return;
+        }
+        let number = descriptor.as_raw_fd();
+        std::mem::forget(descriptor);
+        // SAFETY: its owner was forgotten in the line above.
+        drop(unsafe { OwnedFd::from_raw_fd(number) });
+    }
+}
 
 /// The size that pipes are enlarged to: the most that Linux grants an unprivileged user (pipe(7)).
 #[cfg(target_os = "linux")]
@@ -35,12 +81,14 @@ pub(crate) fn pipe() -> io::Result<(Descriptor, Descriptor)> {
 
 /// Turns our end of a pipe into one that futures can wait for.
 pub(crate) fn register(end: Descriptor) -> io::Result<PipeEnd> {
-    Async::new(end)
+    Async::new(end).map(Watched::owned_here)
 }
 
 /// Turns our end of a pipe back into one that a child can use as its own: blocking.
 pub(crate) fn unregister(end: PipeEnd) -> io::Result<Descriptor> {
-    let end = end.into_inner()?;
+    let mut end = ManuallyDrop::new(end);
+    // SAFETY: taken once, because the drop that would take it again does not run.
+    let end = unsafe { ManuallyDrop::take(&mut end.descriptor) }.into_inner()?;
     rustix::io::ioctl_fionbio(&end, false)?;
     Ok(end)
 }
@@ -85,6 +133,20 @@ pub(crate) fn enlarge(end: &PipeEnd) {
 /// A second descriptor for the same open file.
 pub(crate) fn duplicate(descriptor: &Descriptor) -> io::Result<Descriptor> {
     descriptor.try_clone()
+}
+
+/// Has async-io set itself up, which takes descriptors, and panics for want of them.
+pub(crate) fn ensure_reactor() -> io::Result<()> {
+    let (probe, _writer) = pipe()?;
+    ensure_spare()?;
+    let set_up = panic::catch_unwind(AssertUnwindSafe(|| register(probe)));
+    set_up.map_err(|_| io::Error::other("async-io could not be set up"))?.map(drop)
+}
+
+/// Whether there are some descriptors left: for machinery of others that panics where there are none.
+pub(crate) fn ensure_spare() -> io::Result<()> {
+    let _pipes = [pipe()?, pipe()?, pipe()?];
+    Ok(())
 }
 
 /// What this process writes to as its own stdout.

@@ -10,17 +10,17 @@ use std::process::ExitStatus;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
-use async_io::Async;
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions, WaitIdStatus};
 
+use crate::sys::descriptors::Watched;
 use crate::sys::{Exit, proc};
 
 #[derive(Debug)]
 pub(crate) struct Pidfd {
     pid: u32,
     relation: Relation,
-    fd: Async<OwnedFd>,
+    fd: Watched,
     /// Held while the end is looked for, and while a signal relies on the end not being known yet.
     exit: Mutex<Option<Exit>>,
     keeps_epitaph: AtomicBool,
@@ -43,15 +43,21 @@ pub(crate) enum Adopted {
     Lost,
 }
 
-/// Whether the kernel (or its seccomp filter) has what this engine needs.
-pub(crate) fn is_available() -> bool {
+/// Whether the kernel (or its seccomp filter) has what this engine needs. An error when it can't be told for want of
+/// a descriptor.
+pub(crate) fn is_available() -> io::Result<bool> {
     static AVAILABLE: OnceLock<bool> = OnceLock::new();
-    *AVAILABLE.get_or_init(|| {
-        let Some(own) = Pid::from_raw(std::process::id() as i32) else { return false };
-        let Ok(fd) = rustix::process::pidfd_open(own, PidfdFlags::empty()) else { return false };
+    if let Some(known) = AVAILABLE.get() {
+        return Ok(*known);
+    }
+    let own = rustix::process::getpid();
+    let is_available = match rustix::process::pidfd_open(own, PidfdFlags::empty()) {
         // We are no child of ourselves, so a kernel that knows P_PIDFD answers ECHILD, an older one EINVAL.
-        matches!(wait(&fd, WaitIdOptions::NOWAIT), Err(Errno::CHILD))
-    })
+        Ok(fd) => matches!(wait(&fd, WaitIdOptions::NOWAIT), Err(Errno::CHILD)),
+        Err(error @ (Errno::MFILE | Errno::NFILE | Errno::NOMEM)) => return Err(error.into()),
+        Err(_) => false,
+    };
+    Ok(*AVAILABLE.get_or_init(|| is_available))
 }
 
 fn wait(fd: &OwnedFd, options: WaitIdOptions) -> Result<Option<WaitIdStatus>, Errno> {
@@ -69,15 +75,23 @@ fn wait(fd: &OwnedFd, options: WaitIdOptions) -> Result<Option<WaitIdStatus>, Er
 impl Pidfd {
     pub(crate) fn open(pid: u32) -> io::Result<Pidfd> {
         let number = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or(Errno::SRCH)?;
-        let fd = rustix::process::pidfd_open(number, PidfdFlags::empty())?;
+        Pidfd::of_stranger(pid, rustix::process::pidfd_open(number, PidfdFlags::empty())?)
+    }
+
+    pub(crate) fn of_stranger(pid: u32, fd: OwnedFd) -> io::Result<Pidfd> {
         Ok(Pidfd {
             pid,
             relation: Relation::Other,
-            fd: Async::new_nonblocking(fd)?,
+            fd: Watched::new_nonblocking(fd)?,
             exit: Mutex::new(None),
             keeps_epitaph: AtomicBool::new(false),
             epitaph: OnceLock::new(),
         })
+    }
+
+    #[cfg(feature = "daemon")]
+    pub(crate) fn reap_if_child(&self) {
+        let _ = wait(self.fd.get_ref(), WaitIdOptions::empty());
     }
 
     /// Takes hold of a child that was just spawned. On an error the child still runs, and is the caller's to end.
@@ -100,7 +114,7 @@ impl Pidfd {
         Ok(Pidfd {
             pid: child.as_raw_nonzero().get() as u32,
             relation: Relation::Child,
-            fd: Async::new_nonblocking(fd)?,
+            fd: Watched::new_nonblocking(fd)?,
             exit: Mutex::new(None),
             keeps_epitaph: AtomicBool::new(false),
             epitaph: OnceLock::new(),

@@ -42,6 +42,35 @@ struct State {
 }
 
 pub(crate) fn spawn(blueprint: &Blueprint) -> io::Result<Child> {
+    // The conversion drops the streams that are set on std's command, so they are set on the result.
+    let mut command = async_process::Command::from(command(blueprint)?);
+    let [stdin, stdout, stderr] = streams(blueprint)?;
+    command.stdin(stdin).stdout(stdout).stderr(stderr);
+    // Its set-up panics when it gets no descriptor for SIGCHLD; for us that is an error like any other.
+    static IS_SET_UP: AtomicBool = AtomicBool::new(false);
+    if !IS_SET_UP.load(Ordering::Relaxed) {
+        descriptors::ensure_spare()?;
+    }
+    let child = panic::catch_unwind(AssertUnwindSafe(|| command.spawn()))
+        .map_err(|_| io::Error::other("the machinery that awaits children could not be set up"))??;
+    IS_SET_UP.store(true, Ordering::Relaxed);
+    Ok(Child {
+        pid: child.id(),
+        state: Mutex::new(State { child, status: None, exit: None }),
+        is_led: AtomicBool::new(false),
+        changed: Event::new(),
+    })
+}
+
+/// Starts a child that nobody here waits for.
+pub(crate) fn start(blueprint: &Blueprint) -> io::Result<u32> {
+    let mut command = command(blueprint)?;
+    let [stdin, stdout, stderr] = streams(blueprint)?;
+    command.stdin(stdin).stdout(stdout).stderr(stderr);
+    Ok(command.spawn()?.id())
+}
+
+fn command(blueprint: &Blueprint) -> io::Result<process::Command> {
     let (name, args) = blueprint.argv.split_first().ok_or(io::ErrorKind::InvalidInput)?;
     let mut command = process::Command::new(&blueprint.program);
     command.args(args);
@@ -63,24 +92,18 @@ pub(crate) fn spawn(blueprint: &Blueprint) -> io::Result<Child> {
     if let Some(directory) = &blueprint.directory {
         command.current_dir(directory);
     }
-    // The conversion drops the streams that are set on std's command, so they are set on the result.
-    let mut command = async_process::Command::from(command);
-    command.stdin(stdio(&blueprint.stdin)?).stdout(stdio(&blueprint.stdout)?).stderr(match &blueprint.stderr {
+    Ok(command)
+}
+
+fn streams(blueprint: &Blueprint) -> io::Result<[process::Stdio; 3]> {
+    let stderr = match &blueprint.stderr {
         Source::Stdout => match &blueprint.stdout {
             Source::Inherit | Source::Stdout => descriptors::own_stdout()?.into(),
             other => stdio(other)?,
         },
         other => stdio(other)?,
-    });
-    // Its set-up panics when it gets no descriptor for SIGCHLD; for us that is an error like any other.
-    let child = panic::catch_unwind(AssertUnwindSafe(|| command.spawn()))
-        .map_err(|_| io::Error::other("the machinery that awaits children could not be set up"))??;
-    Ok(Child {
-        pid: child.id(),
-        state: Mutex::new(State { child, status: None, exit: None }),
-        is_led: AtomicBool::new(false),
-        changed: Event::new(),
-    })
+    };
+    Ok([stdio(&blueprint.stdin)?, stdio(&blueprint.stdout)?, stderr])
 }
 
 /// Groups first, while there is still the right to set them, then the group, then the user.

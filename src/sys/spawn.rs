@@ -25,6 +25,19 @@ pub(crate) fn can(blueprint: &Blueprint) -> bool {
 }
 
 pub(crate) fn spawn(blueprint: &Blueprint) -> Result<Handle, Refusal> {
+    let child = start(blueprint)?;
+    match Pidfd::adopt(child) {
+        Ok(Adopted::Child(pidfd)) => Ok(Handle::Pidfd(pidfd)),
+        Ok(Adopted::Lost) => Ok(Handle::Lost(child.as_raw_nonzero().get() as u32)),
+        Err(error) => {
+            kill_and_reap(child);
+            Err(Refusal { error, step: Step::Hold })
+        }
+    }
+}
+
+/// The same, without taking hold of the child.
+pub(crate) fn start(blueprint: &Blueprint) -> Result<Pid, Refusal> {
     let program = c_string(blueprint.program.as_os_str())?;
     let argv = Strings::new(blueprint.argv.iter().map(|arg| c_string(arg)))?;
     let environment = environment(blueprint)?;
@@ -55,15 +68,7 @@ pub(crate) fn spawn(blueprint: &Blueprint) -> Result<Handle, Refusal> {
     if result != 0 {
         return Err(io::Error::from_raw_os_error(result).into());
     }
-    let child = Pid::from_raw(pid).ok_or(io::ErrorKind::Other)?;
-    match Pidfd::adopt(child) {
-        Ok(Adopted::Child(pidfd)) => Ok(Handle::Pidfd(pidfd)),
-        Ok(Adopted::Lost) => Ok(Handle::Lost(pid as u32)),
-        Err(error) => {
-            kill_and_reap(child);
-            Err(Refusal { error, step: Step::Hold })
-        }
-    }
+    Ok(Pid::from_raw(pid).ok_or(io::ErrorKind::Other)?)
 }
 
 /// Ends a child that could not be taken hold of, so that the error leaves nothing behind.
@@ -165,15 +170,12 @@ impl Drop for Attributes {
 }
 
 fn signal_set(is_full: bool) -> libc::sigset_t {
-    let mut set = MaybeUninit::uninit();
-    if is_full {
-        // SAFETY: the pointer is valid for the set that the call initialises.
-        unsafe { libc::sigfillset(set.as_mut_ptr()) };
-    } else {
-        // SAFETY: the same.
-        unsafe { libc::sigemptyset(set.as_mut_ptr()) };
-    }
-    // SAFETY: initialised by either call; they fail only on an invalid pointer.
+    let mut set = MaybeUninit::<libc::sigset_t>::uninit();
+    // Not `sigfillset`, which leaves out the signals that the C library keeps for itself; those it would then start
+    // the child with ignored.
+    // SAFETY: the pointer is valid for one set, which on Linux is nothing but a bit for each signal.
+    unsafe { ptr::write_bytes(set.as_mut_ptr(), if is_full { 0xff } else { 0 }, 1) };
+    // SAFETY: every byte was written above.
     unsafe { set.assume_init() }
 }
 

@@ -99,6 +99,17 @@ pub(crate) fn is_refused() -> bool {
 
 /// `None` when there is no `clone3` to be had; nothing was done then.
 pub(crate) fn spawn(blueprint: &Blueprint) -> Option<Result<Handle, Refusal>> {
+    let started = start(blueprint)?;
+    Some(started.and_then(|(pid, pidfd)| {
+        Pidfd::of_child(pid, pidfd).map(Handle::Pidfd).map_err(|error| {
+            kill_and_reap(pid);
+            Refusal { error, step: Step::Hold }
+        })
+    }))
+}
+
+/// The same without anything that a reactor has to know.
+pub(crate) fn start(blueprint: &Blueprint) -> Option<Result<(Pid, OwnedFd), Refusal>> {
     if is_refused() {
         return None;
     }
@@ -115,7 +126,7 @@ pub(crate) fn spawn(blueprint: &Blueprint) -> Option<Result<Handle, Refusal>> {
     }
 }
 
-fn prepare_and_clone(blueprint: &Blueprint) -> Result<Handle, Refusal> {
+fn prepare_and_clone(blueprint: &Blueprint) -> Result<(Pid, OwnedFd), Refusal> {
     let program = c_string(blueprint.program.as_os_str())?;
     let argv = Strings::new(blueprint.argv.iter().map(|arg| c_string(arg)))?;
     let environment = environment(blueprint)?;
@@ -153,10 +164,7 @@ fn prepare_and_clone(blueprint: &Blueprint) -> Result<Handle, Refusal> {
         reap(&pidfd);
         return Err(Refusal { error: io::Error::from_raw_os_error(plan.errno), step: plan.step });
     }
-    Pidfd::of_child(pid, pidfd).map(Handle::Pidfd).map_err(|error| {
-        kill_and_reap(pid);
-        Refusal { error, step: Step::Hold }
-    })
+    Ok((pid, pidfd))
 }
 
 fn reap(pidfd: &OwnedFd) {

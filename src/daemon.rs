@@ -1,0 +1,323 @@
+//! Daemons that are started from inside a running executor.
+//!
+//! A daemon is a value: its fields are its arguments, and [`Daemon`] says what it does. [`init`] at the start of `main` is
+//! where the program becomes the daemon when it was started as one, and a [`Controller`] starts, stops and signals it from
+//! anywhere, inside any executor. Nothing forks: the program is executed again, told privately who it is, and `start` is
+//! ready when the daemon is, or says why it is not.
+
+mod controller;
+mod handshake;
+mod identity;
+mod init;
+mod launch;
+mod runner;
+mod stage;
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::task::{Context as TaskContext, Poll};
+
+use event_listener::{Event, EventListener};
+use futures_core::Stream;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::error::BoxError;
+
+pub use controller::{Controller, Delivery, Started, State, Stopped};
+pub use init::{Finished, Init, Main, Standby, init};
+
+/// What a daemon does. Its fields are its arguments: they are handed over privately when it is started.
+///
+/// Only [`run`](Daemon::run) has to be written. All hooks are written as `async fn`.
+///
+/// ```
+/// use deluxe_process::daemon::Context;
+/// use deluxe_process::{BoxError, Daemon};
+/// use serde::{Deserialize, Serialize};
+/// use std::time::Duration;
+///
+/// #[derive(Serialize, Deserialize)]
+/// struct Worker {
+///     interval: Duration,
+/// }
+///
+/// impl Daemon for Worker {
+///     const NAME: &'static str = "worker";
+///
+///     async fn run(&self, context: &Context) -> Result<(), BoxError> {
+///         // Asked for once, this makes the end ours: `run` is not cancelled then.
+///         context.terminating().await;
+///         Ok(())
+///     }
+/// }
+/// ```
+///
+/// # Order
+///
+/// `setup`, then readiness, then `run`. The hooks for signals run on `run`'s task, polled beside it and one at a time; a
+/// signal that comes again before its hook has begun is one with it. `on_terminate` waits for no other hook. On SIGTERM,
+/// SIGINT or SIGQUIT [`Context::terminating`] resolves and `on_terminate` runs; then `run` is cancelled, unless the daemon
+/// has ever called `terminating`: then `run` is awaited, for as long as the one who stops it is patient.
+///
+/// # Exit status
+///
+/// 0 after `Ok` and after an end that was asked for, 1 after an error, 101 after a panic of `run` or a hook.
+pub trait Daemon: Serialize + DeserializeOwned + Send + Sync + 'static {
+    /// The daemon's name in its program: part of its file names, and what `ps` shows.
+    const NAME: &'static str;
+
+    /// When it counts as started.
+    const READY: Ready = Ready::AfterSetup;
+
+    /// Prepares the daemon, in its own process and before it is ready. An error, a panic, or an end reaches the one who
+    /// starts it, with what was written to stderr.
+    fn setup(&mut self, context: &Context) -> impl Future<Output = Result<(), BoxError>> + Send {
+        let _ = context;
+        async { Ok(()) }
+    }
+
+    /// The daemon's work. When it returns, the daemon ends.
+    fn run(&self, context: &Context) -> impl Future<Output = Result<(), BoxError>> + Send;
+
+    /// On SIGUSR1.
+    fn on_user1(&self, context: &Context) -> impl Future<Output = ()> + Send {
+        let _ = context;
+        async {}
+    }
+
+    /// On SIGUSR2.
+    fn on_user2(&self, context: &Context) -> impl Future<Output = ()> + Send {
+        let _ = context;
+        async {}
+    }
+
+    /// On SIGHUP, which never ends a daemon: by custom, it reads its configuration again.
+    fn on_hangup(&self, context: &Context) -> impl Future<Output = ()> + Send {
+        let _ = context;
+        async {}
+    }
+
+    /// On SIGTERM, SIGINT or SIGQUIT, once.
+    fn on_terminate(&self, context: &Context) -> impl Future<Output = ()> + Send {
+        let _ = context;
+        async {}
+    }
+
+    /// At every orderly end: after `run` has returned or was cancelled, after an error, after a panic (unless panics
+    /// abort). Not after a failed `setup`.
+    fn at_exit(&self, context: &Context) -> impl Future<Output = ()> + Send {
+        let _ = context;
+        async {}
+    }
+}
+
+/// When a daemon counts as started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Ready {
+    /// When `setup` has returned.
+    AfterSetup,
+    /// When `run` calls [`Context::ready`].
+    WhenTold,
+}
+
+/// What a daemon knows about itself, and hears from outside. Clones are the same.
+#[derive(Clone)]
+pub struct Context(Arc<Shared>);
+
+struct Shared {
+    instance: Option<String>,
+    pidfile: PathBuf,
+    is_ready: AtomicBool,
+    is_terminating: AtomicBool,
+    /// The daemon wants to end by itself when it is told to.
+    ends_itself: AtomicBool,
+    /// Notified when either of the first two changes.
+    changed: Event,
+    listeners: Mutex<Vec<Weak<Pending>>>,
+}
+
+impl Context {
+    fn new(instance: Option<String>, pidfile: PathBuf) -> Context {
+        Context(Arc::new(Shared {
+            instance,
+            pidfile,
+            is_ready: AtomicBool::new(false),
+            is_terminating: AtomicBool::new(false),
+            ends_itself: AtomicBool::new(false),
+            changed: Event::new(),
+            listeners: Mutex::new(Vec::new()),
+        }))
+    }
+
+    /// Says that the daemon is ready, where [`Daemon::READY`] leaves that to `run`. Again, it does nothing.
+    pub fn ready(&self) {
+        self.0.is_ready.store(true, Ordering::Release);
+        self.0.changed.notify(usize::MAX);
+    }
+
+    /// Ready when the daemon is told to end. Calling this once makes the end `run`'s own: it is not cancelled any more.
+    pub fn terminating(&self) -> Terminating {
+        self.0.ends_itself.store(true, Ordering::Release);
+        Terminating { context: self.clone(), listener: None }
+    }
+
+    /// SIGUSR1, SIGUSR2 and SIGHUP from now on, as a stream beside the hooks, which run all the same.
+    pub fn user_signals(&self) -> UserSignals {
+        let pending = Arc::new(Pending { bits: AtomicU8::new(0), changed: Event::new() });
+        let mut listeners = self.0.listeners.lock().unwrap_or_else(PoisonError::into_inner);
+        listeners.retain(|listener| listener.strong_count() > 0);
+        listeners.push(Arc::downgrade(&pending));
+        UserSignals { pending, listener: None }
+    }
+
+    /// The instance that was named by the one who started it.
+    pub fn instance(&self) -> Option<&str> {
+        self.0.instance.as_deref()
+    }
+
+    /// The daemon's pidfile, which is there when it is ready.
+    pub fn pidfile(&self) -> &Path {
+        &self.0.pidfile
+    }
+
+    fn is_ready(&self) -> bool {
+        self.0.is_ready.load(Ordering::Acquire)
+    }
+
+    fn ends_itself(&self) -> bool {
+        self.0.ends_itself.load(Ordering::Acquire)
+    }
+
+    /// Whether this is the first time.
+    fn terminate(&self) -> bool {
+        let is_first = !self.0.is_terminating.swap(true, Ordering::AcqRel);
+        self.0.changed.notify(usize::MAX);
+        is_first
+    }
+
+    fn tell(&self, signal: UserSignal) {
+        for listener in &*self.0.listeners.lock().unwrap_or_else(PoisonError::into_inner) {
+            if let Some(pending) = listener.upgrade() {
+                pending.bits.fetch_or(signal.bit(), Ordering::AcqRel);
+                pending.changed.notify(usize::MAX);
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Context {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Context")
+            .field("instance", &self.0.instance)
+            .field("pidfile", &self.0.pidfile)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Ready when the daemon is told to end. Clones and copies of the daemon's tasks can each wait for it.
+///
+/// # Cancel safety
+///
+/// Dropping it changes nothing.
+#[derive(Debug)]
+pub struct Terminating {
+    context: Context,
+    listener: Option<EventListener>,
+}
+
+impl Clone for Terminating {
+    fn clone(&self) -> Terminating {
+        Terminating { context: self.context.clone(), listener: None }
+    }
+}
+
+impl Future for Terminating {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<()> {
+        let this = &mut *self;
+        let shared = &this.context.0;
+        poll_condition(&mut this.listener, &shared.changed, cx, || {
+            shared.is_terminating.load(Ordering::Acquire).then_some(())
+        })
+    }
+}
+
+/// Ready when `look` finds something, which it is asked again after each notification.
+fn poll_condition<T>(
+    listener: &mut Option<EventListener>,
+    changed: &Event,
+    cx: &mut TaskContext<'_>,
+    look: impl Fn() -> Option<T>,
+) -> Poll<T> {
+    loop {
+        if let Some(found) = look() {
+            return Poll::Ready(found);
+        }
+        match listener {
+            // Between listening and looking nothing can be missed, so look again with the listener in place.
+            None => *listener = Some(changed.listen()),
+            Some(heard) => match Pin::new(heard).poll(cx) {
+                Poll::Ready(()) => *listener = None,
+                Poll::Pending => return Poll::Pending,
+            },
+        }
+    }
+}
+
+/// A signal that is a daemon's own to give a meaning to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum UserSignal {
+    /// SIGUSR1.
+    User1,
+    /// SIGUSR2.
+    User2,
+    /// SIGHUP.
+    Hangup,
+}
+
+impl UserSignal {
+    const ALL: [UserSignal; 3] = [UserSignal::User1, UserSignal::User2, UserSignal::Hangup];
+
+    fn bit(self) -> u8 {
+        match self {
+            UserSignal::User1 => 1,
+            UserSignal::User2 => 2,
+            UserSignal::Hangup => 4,
+        }
+    }
+}
+
+/// The signals that are a daemon's own, as a stream. A signal that comes again before it was taken is one with it.
+#[derive(Debug)]
+pub struct UserSignals {
+    pending: Arc<Pending>,
+    listener: Option<EventListener>,
+}
+
+#[derive(Debug)]
+struct Pending {
+    bits: AtomicU8,
+    changed: Event,
+}
+
+impl Stream for UserSignals {
+    type Item = UserSignal;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Option<UserSignal>> {
+        let this = &mut *self;
+        let pending = &this.pending;
+        poll_condition(&mut this.listener, &pending.changed, cx, || {
+            UserSignal::ALL
+                .into_iter()
+                .find(|signal| pending.bits.fetch_and(!signal.bit(), Ordering::AcqRel) & signal.bit() != 0)
+        })
+        .map(Some)
+    }
+}

@@ -1,0 +1,698 @@
+//! Starts, stops and signals a daemon, from anywhere and any number of times.
+
+use std::ffi::OsString;
+use std::fmt;
+use std::marker::PhantomData;
+use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use async_io::Timer;
+use futures_lite::future;
+
+use crate::background;
+use crate::daemon::identity::{self, Claim, Place, Standing};
+use crate::daemon::launch::launch;
+use crate::daemon::{Daemon, init};
+use crate::error::{Error, ErrorKind, Result};
+use crate::offthread::Slots;
+use crate::process::Process;
+use crate::signal::Signal;
+use crate::sys::{accounts, detach, proc};
+
+static LOOKING: Slots = Slots::new();
+
+/// While a daemon starts or ends, the kernel has no event for those who are not part of it.
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
+
+/// Controls one daemon: the one of this name and instance in this directory, whoever has started it.
+///
+/// Any number of controllers, in any number of processes, mean the same daemon and agree about it. Making one does nothing;
+/// each keeps its own arguments, in memory only, and whoever starts the daemon next decides what it runs with.
+///
+/// `Controller::new(daemon)` has arguments and can start; `Controller::of::<D>()` has none, and does all else.
+pub struct Controller<D = ()> {
+    settings: Arc<Settings>,
+    daemon: PhantomData<fn() -> D>,
+}
+
+#[derive(Clone)]
+pub(crate) struct Settings {
+    pub(crate) name: &'static str,
+    arguments: std::result::Result<Arc<Vec<u8>>, String>,
+    application: Option<String>,
+    pub(crate) instance: Option<String>,
+    directory: Option<PathBuf>,
+    pidfile: Option<PathBuf>,
+    pub(crate) working_directory: PathBuf,
+    pub(crate) umask: u32,
+    environment: Option<Vec<(OsString, OsString)>>,
+    pub(crate) log_file: Option<PathBuf>,
+    pub(crate) start_timeout: Duration,
+    stop_timeout: Duration,
+}
+
+impl<D: Daemon> Controller<D> {
+    /// A controller that starts the daemon with these arguments. They are serialised now; an error of that is the error of
+    /// [`start`](Controller::start).
+    pub fn new(daemon: D) -> Controller<D> {
+        let mut arguments = Vec::new();
+        let arguments = ciborium::into_writer(&daemon, &mut arguments)
+            .map(|()| Arc::new(arguments))
+            .map_err(|error| error.to_string());
+        Controller::with_arguments(D::NAME, arguments)
+    }
+
+    /// Starts the daemon unless it runs, and is ready when it is.
+    ///
+    /// When several start it at once, one of them does, and the others learn its number when it is ready; should it fail,
+    /// another one tries.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::SetupFailed`] with the daemon's own error and causes; [`ErrorKind::DaemonDied`] when it ended without a
+    /// word; [`ErrorKind::TimedOut`]; [`ErrorKind::UnknownDaemon`] and [`ErrorKind::NotInitialised`] for mistakes in `main`;
+    /// [`ErrorKind::Unverifiable`] when it can't be proved that none runs; others for its files. All have the end of what
+    /// was written to stderr, and leave nothing running.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future leaves no daemon or a ready one, never half of one.
+    pub async fn start(&self) -> Result<Started> {
+        let arguments = match &self.settings.arguments {
+            Ok(arguments) => Arc::clone(arguments),
+            Err(error) => {
+                let message =
+                    format!("the arguments of the daemon `{}` can't be serialised: {error}", self.settings.name);
+                return Err(Error::new(ErrorKind::InvalidInput, message));
+            }
+        };
+        self.check_start()?;
+        background::ensure_started()?;
+        let begun = std::time::Instant::now();
+        loop {
+            match self.claim().await? {
+                Claimed::Ours(claim, place) => {
+                    let pid = launch(claim, &place, &self.settings, &arguments).await?;
+                    return Ok(Started { pid, is_already_running: false });
+                }
+                Claimed::Running(pid) => return Ok(Started { pid, is_already_running: true }),
+                Claimed::Between if begun.elapsed() < self.settings.start_timeout => {
+                    Timer::after(LOOK_AGAIN).await;
+                }
+                Claimed::Between => return Err(self.stuck()),
+            }
+        }
+    }
+
+    /// Stops the daemon if it runs, and starts it with this controller's arguments.
+    ///
+    /// # Errors
+    ///
+    /// As [`stop`](Controller::stop) and [`start`](Controller::start).
+    ///
+    /// # Cancel safety
+    ///
+    /// As those two, one after the other.
+    pub async fn restart(&self) -> Result<Started> {
+        self.check_start()?;
+        self.stop().await?;
+        self.start().await
+    }
+
+    fn check_start(&self) -> Result<()> {
+        let refused = |kind, why: &str| {
+            Err(Error::new(kind, format!("the daemon `{}` was not started: {why}", self.settings.name)))
+        };
+        if init::program().is_none() {
+            return refused(
+                ErrorKind::NotInitialised,
+                "`deluxe_process::daemon::init()` was not called at the start of `main`",
+            );
+        }
+        if detach::is_privileged_by_exec() {
+            return refused(
+                ErrorKind::Unsupported,
+                "this program has more rights than its caller (set-user-id or the like)",
+            );
+        }
+        Ok(())
+    }
+
+    async fn claim(&self) -> Result<Claimed> {
+        let settings = Arc::clone(&self.settings);
+        LOOKING
+            .run(move || {
+                let directory = &settings.working_directory;
+                match std::fs::metadata(directory) {
+                    Ok(found) if found.is_dir() => {}
+                    Ok(_) => return Err(settings.bad_directory("is not a directory", None)),
+                    Err(error) => return Err(settings.bad_directory("can't be used", Some(error))),
+                }
+                let place = settings.place()?;
+                let in_the_way = match place.own_standing() {
+                    Some(own) => own,
+                    None => match place.open()?.claim()? {
+                        Ok(claim) => return Ok(Claimed::Ours(claim, place)),
+                        Err(other) => other,
+                    },
+                };
+                Ok(match in_the_way {
+                    Standing::Running(pid) => Claimed::Running(pid),
+                    // What was in the way is gone by now, or in between.
+                    Standing::Stopped | Standing::Between => Claimed::Between,
+                })
+            })
+            .await
+    }
+}
+
+enum Claimed {
+    Ours(Claim, Place),
+    Running(u32),
+    Between,
+}
+
+impl Controller {
+    /// A controller without arguments, for those who do not start the daemon.
+    pub fn of<D: Daemon>() -> Controller {
+        Controller::with_arguments(D::NAME, Err("this controller has none".to_owned()))
+    }
+}
+
+impl<D> Controller<D> {
+    fn with_arguments(name: &'static str, arguments: std::result::Result<Arc<Vec<u8>>, String>) -> Controller<D> {
+        let settings = Settings {
+            name,
+            arguments,
+            application: None,
+            instance: None,
+            directory: None,
+            pidfile: None,
+            working_directory: PathBuf::from("/"),
+            umask: 0o022,
+            environment: None,
+            log_file: None,
+            start_timeout: Duration::from_secs(30),
+            stop_timeout: Duration::from_secs(5),
+        };
+        Controller { settings: Arc::new(settings), daemon: PhantomData }
+    }
+
+    fn change(mut self, change: impl FnOnce(&mut Settings)) -> Self {
+        change(Arc::make_mut(&mut self.settings));
+        self
+    }
+
+    /// The application that the daemon belongs to; by default this program's file name. Part of the default directory.
+    #[must_use]
+    pub fn application(self, name: impl Into<String>) -> Self {
+        let name = name.into();
+        self.change(|settings| settings.application = Some(name))
+    }
+
+    /// One of several daemons of the same name, each with files of its own.
+    #[must_use]
+    pub fn instance(self, name: impl Into<String>) -> Self {
+        let name = name.into();
+        self.change(|settings| settings.instance = Some(name))
+    }
+
+    /// Where lock and pidfile are. It has to exist, and to be writable by its owner alone, who is this user or root.
+    ///
+    /// By default: `/run/APPLICATION` for root, and for others a directory of their own below `.local/state` in the home
+    /// that the account database names. No variable has a say in it, so it is the same from a login, from cron, ssh and su.
+    #[must_use]
+    pub fn directory(self, path: impl AsRef<Path>) -> Self {
+        let path = path.as_ref().to_owned();
+        self.change(|settings| settings.directory = Some(path))
+    }
+
+    /// Where the pidfile is, when others expect it in a place of its own. It is for them alone: what is in it decides
+    /// nothing here.
+    #[must_use]
+    pub fn pidfile(self, path: impl AsRef<Path>) -> Self {
+        let path = path.as_ref().to_owned();
+        self.change(|settings| settings.pidfile = Some(path))
+    }
+
+    /// The daemon's working directory; `/` by default, so that it keeps no file system from being unmounted.
+    #[must_use]
+    pub fn working_directory(self, path: impl AsRef<Path>) -> Self {
+        let path = path.as_ref().to_owned();
+        self.change(|settings| settings.working_directory = path)
+    }
+
+    /// The permissions that the daemon's files do not get; `0o022` by default.
+    #[must_use]
+    pub fn umask(self, mask: u32) -> Self {
+        self.change(|settings| settings.umask = mask & 0o777)
+    }
+
+    /// The daemon's whole environment. By default it is the starter's, without what belongs to its terminal, its session and
+    /// its own supervisor.
+    #[must_use]
+    pub fn environment<K: Into<OsString>, V: Into<OsString>>(
+        self,
+        variables: impl IntoIterator<Item = (K, V)>,
+    ) -> Self {
+        let variables = variables.into_iter().map(|(key, value)| (key.into(), value.into())).collect();
+        self.change(|settings| settings.environment = Some(variables))
+    }
+
+    /// Where the daemon's stdout and stderr go once it is ready, appended; by default nowhere.
+    #[must_use]
+    pub fn log_file(self, path: impl AsRef<Path>) -> Self {
+        let path = path.as_ref().to_owned();
+        self.change(|settings| settings.log_file = Some(path))
+    }
+
+    /// How long a start may take; 30 seconds by default.
+    #[must_use]
+    pub fn start_timeout(self, time: Duration) -> Self {
+        self.change(|settings| settings.start_timeout = time)
+    }
+
+    /// How long a daemon may take to end after SIGTERM, before SIGKILL; five seconds by default.
+    #[must_use]
+    pub fn stop_timeout(self, time: Duration) -> Self {
+        self.change(|settings| settings.stop_timeout = time)
+    }
+
+    /// Stops the daemon: SIGTERM, the time it has to end in, then SIGKILL. It is gone when this is ready, and so is what a
+    /// killed daemon leaves. A daemon that is just being started is stopped when it is ready.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::PermissionDenied`] for another user's daemon, [`ErrorKind::Unverifiable`] when it can't be proved who
+    /// the daemon is: then nobody is signalled.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped after SIGTERM was sent, the daemon ends as it will, and is not killed.
+    pub async fn stop(&self) -> Result<Stopped> {
+        let Some(process) = self.find().await? else { return Ok(Stopped::not_running()) };
+        if process.id() == std::process::id() {
+            let message = "a daemon can't wait for its own end; it ends when `run` returns";
+            return Err(Error::new(ErrorKind::Unsupported, message));
+        }
+        self.send(&process, Signal::TERM)?;
+        let ended = future::or(async { Some(process.exit_status().await) }, async {
+            Timer::after(self.settings.stop_timeout).await;
+            None
+        });
+        let (status, forced) = match ended.await {
+            Some(status) => (status, false),
+            None => {
+                self.send(&process, Signal::KILL)?;
+                (process.exit_status().await, true)
+            }
+        };
+        let stopped = self.ended(&process, status, forced)?;
+        // It is gone, whether that succeeds or not; what stays is cleared away by the next start.
+        let _ = self.clear_away().await;
+        Ok(stopped)
+    }
+
+    /// Waits until the daemon has ended, however that comes.
+    ///
+    /// # Errors
+    ///
+    /// As [`state`](Controller::state).
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future changes nothing.
+    pub async fn wait(&self) -> Result<Stopped> {
+        let Some(process) = self.find().await? else { return Ok(Stopped::not_running()) };
+        if process.id() == std::process::id() {
+            let message = "a daemon can't wait for its own end";
+            return Err(Error::new(ErrorKind::Unsupported, message));
+        }
+        let status = process.exit_status().await;
+        self.ended(&process, status, false)
+    }
+
+    fn ended(&self, process: &Process, status: Result<ExitStatus>, forced: bool) -> Result<Stopped> {
+        // Where we are the reaper of orphans, nobody else takes it away.
+        process.reap_if_child();
+        let exit_status = match status {
+            Ok(status) => Some(status),
+            Err(error) if error.kind() == ErrorKind::StatusLost => None,
+            Err(error) => return Err(error),
+        };
+        Ok(Stopped { was_running: true, exit_status, forced })
+    }
+
+    /// The daemon's number, if it is ready.
+    ///
+    /// # Errors
+    ///
+    /// As [`state`](Controller::state).
+    pub async fn pid(&self) -> Result<Option<u32>> {
+        Ok(match self.standing().await? {
+            Standing::Running(pid) => Some(pid),
+            Standing::Stopped | Standing::Between => None,
+        })
+    }
+
+    /// What the daemon does. Asking disturbs nobody.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::PermissionDenied`] when its files may not be opened or can't be trusted,
+    /// [`ErrorKind::Unverifiable`] when what they say can't be proved from here.
+    pub async fn state(&self) -> Result<State> {
+        Ok(match self.standing().await? {
+            Standing::Stopped => State::Stopped,
+            Standing::Between => State::Starting,
+            Standing::Running(pid) => {
+                let since = LOOKING.run(move || proc::started_at(pid)).await;
+                match since {
+                    Ok(since) => State::Running { pid, since },
+                    // It has ended meanwhile.
+                    Err(_) => State::Stopped,
+                }
+            }
+        })
+    }
+
+    /// Sends the daemon a signal.
+    ///
+    /// # Errors
+    ///
+    /// As [`stop`](Controller::stop). That it does not run is no error.
+    pub async fn signal(&self, signal: Signal) -> Result<Delivery> {
+        let process = match self.standing().await? {
+            Standing::Running(pid) => self.prove(pid).await?,
+            Standing::Stopped | Standing::Between => None,
+        };
+        match process {
+            Some(process) => self.send(&process, signal),
+            None => Ok(Delivery::NotRunning),
+        }
+    }
+
+    /// SIGUSR1: the daemon's `on_user1` runs.
+    ///
+    /// # Errors
+    ///
+    /// As [`signal`](Controller::signal).
+    pub async fn signal_user1(&self) -> Result<Delivery> {
+        self.signal(Signal::USR1).await
+    }
+
+    /// SIGUSR2: the daemon's `on_user2` runs.
+    ///
+    /// # Errors
+    ///
+    /// As [`signal`](Controller::signal).
+    pub async fn signal_user2(&self) -> Result<Delivery> {
+        self.signal(Signal::USR2).await
+    }
+
+    /// SIGHUP: the daemon's `on_hangup` runs.
+    ///
+    /// # Errors
+    ///
+    /// As [`signal`](Controller::signal).
+    pub async fn reload(&self) -> Result<Delivery> {
+        self.signal(Signal::HUP).await
+    }
+
+    fn send(&self, process: &Process, signal: Signal) -> Result<Delivery> {
+        match process.signal(signal) {
+            Ok(()) => Ok(Delivery::Delivered),
+            Err(error) if error.is_not_found() => Ok(Delivery::NotRunning),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The running daemon, after waiting for one that is just being started or ends.
+    async fn find(&self) -> Result<Option<Process>> {
+        let begun = std::time::Instant::now();
+        loop {
+            match self.standing().await? {
+                Standing::Stopped => return Ok(None),
+                Standing::Running(pid) => {
+                    if let Some(process) = self.prove(pid).await? {
+                        return Ok(Some(process));
+                    }
+                }
+                Standing::Between if begun.elapsed() > self.settings.start_timeout => return Err(self.stuck()),
+                Standing::Between => {}
+            }
+            Timer::after(LOOK_AGAIN).await;
+        }
+    }
+
+    /// A handle to the process that holds the identity lock: the same answer before and after taking hold of it.
+    async fn prove(&self, pid: u32) -> Result<Option<Process>> {
+        let process = match Process::open(pid) {
+            Ok(process) => process,
+            Err(error) if error.is_not_found() => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let is_same = self.standing().await? == Standing::Running(pid);
+        Ok(is_same.then_some(process))
+    }
+
+    async fn standing(&self) -> Result<Standing> {
+        let settings = Arc::clone(&self.settings);
+        LOOKING
+            .run(move || {
+                let place = settings.place()?;
+                if let Some(own) = place.own_standing() {
+                    return Ok(own);
+                }
+                match place.open_to_look()? {
+                    Some(mut files) => files.standing(),
+                    None => Ok(Standing::Stopped),
+                }
+            })
+            .await
+    }
+
+    /// Removes what a killed daemon has left, unless somebody starts it anew already.
+    async fn clear_away(&self) -> Result<()> {
+        let settings = Arc::clone(&self.settings);
+        LOOKING
+            .run(move || match settings.place()?.open_to_clear()? {
+                Some(files) => files.claim().map(|_| ()),
+                None => Ok(()),
+            })
+            .await
+    }
+
+    fn stuck(&self) -> Error {
+        let name = self.settings.name;
+        let message = format!(
+            "whether the daemon `{name}` runs can't be proved: its launch lock is held, and for {:.1?} nobody has become the \
+             daemon; it may be a child that an ended daemon has left behind",
+            self.settings.start_timeout
+        );
+        Error::new(ErrorKind::Unverifiable, message)
+    }
+}
+
+impl Settings {
+    fn bad_directory(&self, what: &str, error: Option<std::io::Error>) -> Error {
+        let directory = self.working_directory.display();
+        let message = format!("the daemon `{}` was not started: its working directory `{directory}` {what}", self.name);
+        let result = Error::new(ErrorKind::WorkingDirectory, message).with_path(&self.working_directory);
+        match error {
+            Some(error) => result.with_source(error),
+            None => result,
+        }
+    }
+
+    /// Where its files are. Asks the account database, so not for an executor.
+    fn place(&self) -> Result<Place> {
+        identity::check_name("daemon's name", self.name)?;
+        let mut stem = self.name.to_owned();
+        if let Some(instance) = &self.instance {
+            identity::check_name("daemon's instance", instance)?;
+            stem = format!("{stem}@{instance}");
+        }
+        let absolute = |path: &Path| {
+            std::path::absolute(path).map_err(|error| {
+                Error::io(format!("`{}` could not be made absolute", path.display()), error).with_path(path)
+            })
+        };
+        let directory = match &self.directory {
+            Some(directory) => absolute(directory)?,
+            None => {
+                let application = self.application_name()?;
+                identity::check_name("application's name", &application)?;
+                identity::default_directory(application.as_ref(), &home()?)
+            }
+        };
+        Ok(Place {
+            directory,
+            is_default: self.directory.is_none(),
+            stem,
+            pidfile: self.pidfile.as_deref().map(absolute).transpose()?,
+        })
+    }
+
+    fn application_name(&self) -> Result<String> {
+        if let Some(name) = &self.application {
+            return Ok(name.clone());
+        }
+        let program = match init::program() {
+            Some(program) => program.clone(),
+            None => std::env::current_exe()
+                .map_err(|error| Error::io("this program's own file could not be found", error))?,
+        };
+        let name = program.file_name().unwrap_or_default().to_string_lossy();
+        // What the kernel says of a file that is gone.
+        Ok(name.strip_suffix(" (deleted)").unwrap_or(&name).to_owned())
+    }
+
+    /// The daemon's environment.
+    pub(crate) fn environment(&self) -> Vec<(OsString, OsString)> {
+        if let Some(environment) = &self.environment {
+            return environment.clone();
+        }
+        std::env::vars_os().filter(|(key, _)| !key.to_str().is_some_and(is_of_the_session)).collect()
+    }
+}
+
+/// Variables that mean something only in the starter's terminal, session, directory or supervisor.
+fn is_of_the_session(key: &str) -> bool {
+    const NAMES: [&str; 26] = [
+        "_",
+        "COLUMNS",
+        "DBUS_SESSION_BUS_ADDRESS",
+        "DISPLAY",
+        "GPG_AGENT_INFO",
+        "GPG_TTY",
+        "INVOCATION_ID",
+        "JOURNAL_STREAM",
+        "LINES",
+        "LISTEN_FDNAMES",
+        "LISTEN_FDS",
+        "LISTEN_PID",
+        "MAINPID",
+        "NOTIFY_SOCKET",
+        "OLDPWD",
+        "PWD",
+        "SHLVL",
+        "STY",
+        "TERM",
+        "TMUX",
+        "TMUX_PANE",
+        "WATCHDOG_PID",
+        "WATCHDOG_USEC",
+        "WAYLAND_DISPLAY",
+        "WINDOWID",
+        "XAUTHORITY",
+    ];
+    NAMES.contains(&key) || key.starts_with("SSH_") || key.starts_with("XDG_SESSION_")
+}
+
+fn home() -> Result<PathBuf> {
+    let uid = rustix::process::geteuid().as_raw();
+    match accounts::by_uid(uid) {
+        Ok(Some(account)) => Ok(account.home),
+        Ok(None) => Err(Error::new(
+            ErrorKind::NotFound,
+            format!("user {uid} has no account, and so no home for a daemon's files"),
+        )),
+        Err(error) => Err(Error::io(format!("the account of user {uid} could not be read"), error)),
+    }
+}
+
+impl<D> Clone for Controller<D> {
+    fn clone(&self) -> Self {
+        Controller { settings: Arc::clone(&self.settings), daemon: PhantomData }
+    }
+}
+
+/// Arguments may be secrets, so they are not shown.
+impl<D> fmt::Debug for Controller<D> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Controller")
+            .field("name", &self.settings.name)
+            .field("instance", &self.settings.instance)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A daemon that is ready.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Started {
+    pid: u32,
+    is_already_running: bool,
+}
+
+impl Started {
+    /// Its number.
+    pub fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    /// Whether it was not this call that started it.
+    pub fn already_running(&self) -> bool {
+        self.is_already_running
+    }
+}
+
+/// A daemon that does not run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stopped {
+    was_running: bool,
+    exit_status: Option<ExitStatus>,
+    forced: bool,
+}
+
+impl Stopped {
+    fn not_running() -> Stopped {
+        Stopped { was_running: false, exit_status: None, forced: false }
+    }
+
+    /// Whether it ran when it was asked for.
+    pub fn was_running(&self) -> bool {
+        self.was_running
+    }
+
+    /// How it ended, where the system tells: on Linux from 6.15 on always, before that only as long as nobody has reaped
+    /// it, or when this process is the one to do it.
+    pub fn exit_status(&self) -> Option<ExitStatus> {
+        self.exit_status
+    }
+
+    /// Whether it had to be killed.
+    pub fn forced(&self) -> bool {
+        self.forced
+    }
+}
+
+/// Whether a signal had somebody to go to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Delivery {
+    /// The daemon has it.
+    Delivered,
+    /// There is no daemon.
+    NotRunning,
+}
+
+/// What a daemon does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum State {
+    /// It does not run.
+    Stopped,
+    /// It is being started, or is ending.
+    Starting,
+    /// It is ready.
+    #[non_exhaustive]
+    Running {
+        /// Its number.
+        pid: u32,
+        /// When it was started.
+        since: SystemTime,
+    },
+}

@@ -1,0 +1,455 @@
+//! Who a daemon is: one per directory and name, proved by locks on a file and never by what a file says.
+//!
+//! Two files stand side by side. `NAME.lock` is never deleted, and has two locked bytes: the launch lock, which whoever
+//! starts the daemon takes and hands over to it, and the identity lock, which the daemon takes when it is ready. The
+//! kernel says who holds the latter, so a recycled number, a fork that outlived its daemon, or another namespace can't
+//! pretend. `NAME.pid` is for people and tools; it is written whole, and never read here.
+//!
+//! | launch lock | identity lock | the daemon |
+//! |---|---|---|
+//! | free | free | stopped |
+//! | held | free | starting, or ending |
+//! | held | held by PID | running as PID |
+//! | free | held | not one of ours: unverifiable |
+
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::{self, Read, Seek, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags, Stat};
+use rustix::io::Errno;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::sys::locks::{self, Holder};
+
+/// Where a daemon's files are, by path; nothing has been looked at yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Place {
+    pub(crate) directory: PathBuf,
+    /// The directory is the default one, and is made when it is missing.
+    pub(crate) is_default: bool,
+    /// The daemon's name and instance, as they stand in file names.
+    pub(crate) stem: String,
+    /// The pidfile, when it is not the one beside the lock.
+    pub(crate) pidfile: Option<PathBuf>,
+}
+
+/// What the locks say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Standing {
+    Stopped,
+    /// Starting or ending.
+    Between,
+    Running(u32),
+}
+
+/// What the files are opened for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Purpose {
+    /// What is missing is made.
+    Start,
+    /// To lock what is there.
+    Clear,
+    /// Asking for locks takes no right to write, so it works also where the file system can't be written (any more).
+    Look,
+}
+
+/// A directory and a lock file that were opened and found safe.
+#[derive(Debug)]
+pub(crate) struct Files {
+    pub(crate) directory: OwnedFd,
+    pub(crate) lock: File,
+    place: Place,
+}
+
+/// The right to start the daemon, for as long as it is kept or until it is handed over.
+#[derive(Debug)]
+pub(crate) struct Claim(pub(crate) Files);
+
+/// The identity of the daemon that this very process is, or is to be.
+#[derive(Debug)]
+struct Own {
+    /// What has forked from it is another process, whatever memory it has.
+    pid: u32,
+    device: u64,
+    inode: u64,
+    is_ready: AtomicBool,
+    /// Kept until the process ends: closing any descriptor of the lock file would give up the identity lock.
+    files: Files,
+}
+
+static OWN: OnceLock<Own> = OnceLock::new();
+
+impl Place {
+    pub(crate) fn lock_name(&self) -> String {
+        format!("{}.lock", self.stem)
+    }
+
+    pub(crate) fn pidfile(&self) -> PathBuf {
+        self.pidfile.clone().unwrap_or_else(|| self.directory.join(format!("{}.pid", self.stem)))
+    }
+
+    fn failed(&self, what: &str, error: io::Error) -> Error {
+        let path = self.directory.join(self.lock_name());
+        Error::io(format!("{what} `{}`", path.display()), error).with_path(path)
+    }
+
+    /// Opens the directory, and makes sure that nobody else decides what is in it.
+    fn open_directory(&self, purpose: Purpose) -> Result<OwnedFd> {
+        let shown = self.directory.display();
+        let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::RDONLY;
+        let open = || rustix::fs::open(&self.directory, flags, Mode::empty());
+        let directory = match open() {
+            Err(Errno::NOENT) if self.is_default && purpose == Purpose::Start => {
+                make_directories(&self.directory).and_then(|()| Ok(open()?))
+            }
+            result => result.map_err(io::Error::from),
+        };
+        let directory = directory.map_err(|error| {
+            let what = match error.raw_os_error() {
+                Some(libc::ENOENT) => "does not exist",
+                // With O_NOFOLLOW and O_DIRECTORY a link is ENOTDIR.
+                Some(libc::ENOTDIR | libc::ELOOP) if self.directory.is_symlink() => {
+                    "is a symbolic link, which others could have made"
+                }
+                Some(libc::ENOTDIR) => "is not a directory",
+                _ => "could not be opened",
+            };
+            Error::io(format!("the daemon's directory `{shown}` {what}"), error).with_path(&self.directory)
+        })?;
+        let stat = rustix::fs::fstat(&directory).map_err(|error| self.failed("could not examine", error.into()))?;
+        let refused = |what: String| {
+            let message = format!("the daemon's directory `{shown}` {what}, so what is in it can't be trusted");
+            Err(Error::new(ErrorKind::PermissionDenied, message).with_path(&self.directory))
+        };
+        if !is_ours_or_roots(&stat) {
+            return refused(format!("belongs to user {}", stat.st_uid));
+        }
+        if stat.st_mode & 0o022 != 0 {
+            return refused("can be written by others".into());
+        }
+        Ok(directory)
+    }
+
+    /// The files of a daemon that is to be started.
+    pub(crate) fn open(&self) -> Result<Files> {
+        self.open_files(Purpose::Start)
+    }
+
+    /// The files of a daemon that may have been started once, to see whether it runs.
+    pub(crate) fn open_to_look(&self) -> Result<Option<Files>> {
+        self.open_existing(Purpose::Look)
+    }
+
+    /// The same, to claim them.
+    pub(crate) fn open_to_clear(&self) -> Result<Option<Files>> {
+        self.open_existing(Purpose::Clear)
+    }
+
+    fn open_existing(&self, purpose: Purpose) -> Result<Option<Files>> {
+        match self.open_files(purpose) {
+            Err(error) if error.is_not_found() => Ok(None),
+            result => result.map(Some),
+        }
+    }
+
+    fn open_files(&self, purpose: Purpose) -> Result<Files> {
+        let directory = self.open_directory(purpose)?;
+        if is_own(&directory, &self.stem) {
+            let message = "this process is that daemon: its lock file must not be opened here";
+            return Err(Error::new(ErrorKind::Unsupported, message));
+        }
+        let access = if purpose == Purpose::Look { OFlags::RDONLY } else { OFlags::RDWR };
+        let mut flags = access | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+        flags.set(OFlags::CREATE, purpose == Purpose::Start);
+        let lock = rustix::fs::openat(&directory, self.lock_name(), flags, Mode::from_raw_mode(0o600))
+            .map_err(|error| self.failed("could not open the daemon's lock file", error.into()))?;
+        let stat = rustix::fs::fstat(&lock).map_err(|error| self.failed("could not examine", error.into()))?;
+        let is_file = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
+        if !is_file || stat.st_nlink != 1 || !is_ours_or_roots(&stat) {
+            let path = self.directory.join(self.lock_name());
+            let message = format!("the daemon's lock file `{}` is not a file of ours", path.display());
+            return Err(Error::new(ErrorKind::PermissionDenied, message).with_path(path));
+        }
+        // Whoever can open it can lock it, and so pose as the daemon.
+        if stat.st_mode & 0o077 != 0 {
+            let path = self.directory.join(self.lock_name());
+            let message = format!("the daemon's lock file `{}` can be opened by others", path.display());
+            return Err(Error::new(ErrorKind::PermissionDenied, message).with_path(path));
+        }
+        Ok(Files { directory, lock: lock.into(), place: self.clone() })
+    }
+
+    /// What this process knows by itself, when it is the daemon in question.
+    pub(crate) fn own_standing(&self) -> Option<Standing> {
+        let own = own()?;
+        let directory = self.open_directory(Purpose::Look).ok()?;
+        is_own(&directory, &self.stem).then(|| {
+            let is_ready = own.is_ready.load(Ordering::Acquire);
+            if is_ready { Standing::Running(own.pid) } else { Standing::Between }
+        })
+    }
+}
+
+fn own() -> Option<&'static Own> {
+    OWN.get().filter(|own| own.pid == std::process::id())
+}
+
+fn is_own(directory: &OwnedFd, stem: &str) -> bool {
+    let Some(own) = own() else { return false };
+    rustix::fs::fstat(directory)
+        .is_ok_and(|stat| (stat.st_dev, stat.st_ino, stem) == (own.device, own.inode, own.files.place.stem.as_str()))
+}
+
+fn is_ours_or_roots(stat: &Stat) -> bool {
+    stat.st_uid == rustix::process::geteuid().as_raw() || stat.st_uid == 0
+}
+
+/// As `mkdir -p`. root's is below `/run`, where everybody may look for a pidfile; others keep theirs to themselves.
+fn make_directories(path: &Path) -> io::Result<()> {
+    let mode = if rustix::process::geteuid().is_root() { 0o755 } else { 0o700 };
+    std::fs::DirBuilder::new().recursive(true).mode(mode).create(path)
+}
+
+impl Files {
+    /// What the locks say, without touching them: a look never disturbs a starter.
+    pub(crate) fn standing(&mut self) -> Result<Standing> {
+        let holder = self.identity_holder()?;
+        let is_launching = locks::launch_is_locked(self.lock.as_fd())
+            .map_err(|error| self.place.failed("could not ask for the locks of", error))?;
+        match (holder, is_launching) {
+            (Holder::Nobody, false) => return Ok(Standing::Stopped),
+            // Nobody could be signalled, so nothing has to be proved. The one who has just taken the lock may also not have
+            // written the boot's id yet.
+            (Holder::Nobody, true) => return Ok(Standing::Between),
+            // It has ended between the two looks.
+            (_, false) if self.identity_holder()? != holder => return Ok(Standing::Between),
+            _ => {}
+        }
+        // Whoever starts a daemon has written the id of the boot that the locks belong to before there is one.
+        let boot = self.read_boot()?;
+        if !boot.is_empty() && boot != own_boot()? {
+            return Err(self.unverifiable("was locked on another machine, or before this one was started"));
+        }
+        match holder {
+            Holder::Process(pid) if is_launching => Ok(Standing::Running(pid)),
+            Holder::Nobody => Ok(Standing::Between),
+            Holder::Process(pid) => Err(self.without_launch_lock(pid)),
+            Holder::Stranger => Err(self.locked_by_stranger()),
+        }
+    }
+
+    fn identity_holder(&self) -> Result<Holder> {
+        locks::identity_holder(self.lock.as_fd())
+            .map_err(|error| self.place.failed("could not ask for the locks of", error))
+    }
+
+    fn without_launch_lock(&self, pid: u32) -> Error {
+        let what = format!("is locked by process {pid}, which no daemon would do without its launch lock");
+        self.unverifiable(&what).with_pid(pid)
+    }
+
+    fn locked_by_stranger(&self) -> Error {
+        self.unverifiable("is locked by a process that can't be seen from this pid namespace")
+    }
+
+    fn unverifiable(&self, what: &str) -> Error {
+        let path = self.place.directory.join(self.place.lock_name());
+        let message = format!("whether the daemon runs can't be proved: `{}` {what}", path.display());
+        Error::new(ErrorKind::Unverifiable, message).with_path(path)
+    }
+
+    /// Takes the launch lock, and clears away what a killed daemon left; or says what stands in the way.
+    pub(crate) fn claim(mut self) -> Result<Result<Claim, Standing>> {
+        let is_taken =
+            locks::try_lock_launch(self.lock.as_fd()).map_err(|error| self.place.failed("could not lock", error))?;
+        if !is_taken {
+            return Ok(Err(self.standing()?));
+        }
+        match self.identity_holder()? {
+            Holder::Nobody => {}
+            Holder::Process(pid) => return Err(self.without_launch_lock(pid)),
+            Holder::Stranger => return Err(self.locked_by_stranger()),
+        }
+        self.write_boot()?;
+        remove_pidfile(&self.directory, &self.place).map_err(|error| {
+            let path = self.place.pidfile();
+            Error::io(format!("could not remove the pidfile `{}` of a daemon that is gone", path.display()), error)
+                .with_path(path)
+        })?;
+        Ok(Ok(Claim(self)))
+    }
+
+    fn read_boot(&mut self) -> Result<String> {
+        let mut text = String::new();
+        self.lock
+            .rewind()
+            .and_then(|()| (&self.lock).take(64).read_to_string(&mut text))
+            .map_err(|error| self.place.failed("could not read", error))?;
+        Ok(text.lines().next().unwrap_or_default().to_owned())
+    }
+
+    fn write_boot(&mut self) -> Result<()> {
+        let boot = own_boot()?;
+        if self.read_boot()? == boot {
+            return Ok(());
+        }
+        let write = |mut file: &File| {
+            file.rewind()?;
+            file.set_len(0)?;
+            file.write_all(format!("{boot}\n").as_bytes())
+        };
+        write(&self.lock).map_err(|error| self.place.failed("could not write", error))
+    }
+}
+
+/// The id of this boot; the locks of another one mean nothing (proc_sys_kernel(5)).
+fn own_boot() -> Result<String> {
+    let path = "/proc/sys/kernel/random/boot_id";
+    std::fs::read_to_string(path)
+        .map(|text| text.trim().to_owned())
+        .map_err(|error| Error::io(format!("could not read `{path}`"), error).with_path(path))
+}
+
+/// Takes over what the starter hands on. From here on no other descriptor of the lock file may be opened and closed in this
+/// process, also not by a controller that the daemon's own code uses: the identity lock would go with it.
+pub(crate) fn take_over(files: Files) -> io::Result<()> {
+    let Stat { st_dev: device, st_ino: inode, .. } = rustix::fs::fstat(&files.directory)?;
+    let own = Own { pid: std::process::id(), device, inode, is_ready: AtomicBool::new(false), files };
+    OWN.set(own).map_err(|_| io::Error::other("this process is a daemon already"))
+}
+
+/// The daemon's own part: shows its number, and takes the identity lock for good. In this order, because who sees that lock
+/// says that the daemon has started.
+pub(crate) fn become_daemon() -> io::Result<()> {
+    let own = own().ok_or_else(|| io::Error::other("nobody has started this daemon"))?;
+    let Files { directory, lock, place } = &own.files;
+    write_pidfile(directory, place)?;
+    match locks::try_lock_identity(lock.as_fd()) {
+        Ok(true) => {
+            own.is_ready.store(true, Ordering::Release);
+            Ok(())
+        }
+        result => {
+            let _ = remove_pidfile(directory, place);
+            Err(result.err().unwrap_or_else(|| io::Error::other("the identity lock is held by another process")))
+        }
+    }
+}
+
+/// The daemon's last act, while it still holds both locks.
+pub(crate) fn leave() {
+    if let Some(own) = own().filter(|own| own.is_ready.load(Ordering::Acquire)) {
+        let _ = remove_pidfile(&own.files.directory, &own.files.place);
+    }
+}
+
+/// Whole or not at all: a temporary file, renamed. Relative to the directory that was examined, unless the caller has
+/// named another path.
+fn write_pidfile(directory: &OwnedFd, place: &Place) -> io::Result<()> {
+    let (directory, name) = pidfile_at(directory, place)?;
+    let temporary = temporary(&name);
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let _ = rustix::fs::unlinkat(&directory, &temporary, AtFlags::empty());
+    let written = (|| {
+        let mut file = File::from(rustix::fs::openat(&directory, &temporary, flags, Mode::from_raw_mode(0o600))?);
+        file.write_all(format!("{}\n", std::process::id()).as_bytes())?;
+        // The daemon's umask must not decide who may read it.
+        rustix::fs::fchmod(&file, Mode::from_raw_mode(0o644))?;
+        rustix::fs::renameat_with(&directory, &temporary, &directory, &name, RenameFlags::empty())?;
+        Ok(())
+    })();
+    if written.is_err() {
+        let _ = rustix::fs::unlinkat(&directory, &temporary, AtFlags::empty());
+    }
+    written
+}
+
+/// The pidfile while it is written. One name is enough, because only the holder of the launch lock writes, and it is found
+/// again when its writer was killed.
+fn temporary(name: &OsStr) -> OsString {
+    let mut temporary = OsString::from(".");
+    temporary.push(name);
+    temporary.push(".new");
+    temporary
+}
+
+fn remove_pidfile(directory: &OwnedFd, place: &Place) -> io::Result<()> {
+    let (directory, name) = pidfile_at(directory, place)?;
+    remove(&directory, &temporary(&name))?;
+    remove(&directory, &name)
+}
+
+fn remove(directory: &OwnedFd, name: &OsStr) -> io::Result<()> {
+    let result = match rustix::fs::unlinkat(directory, name, AtFlags::empty()) {
+        // A directory in its place is in the way just as well, and gone when it is empty.
+        Err(Errno::ISDIR) => rustix::fs::unlinkat(directory, name, AtFlags::REMOVEDIR),
+        result => result,
+    };
+    match result {
+        Ok(()) | Err(Errno::NOENT) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn pidfile_at(directory: &OwnedFd, place: &Place) -> io::Result<(OwnedFd, OsString)> {
+    let Some(path) = &place.pidfile else {
+        return Ok((directory.try_clone()?, format!("{}.pid", place.stem).into()));
+    };
+    let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?.to_owned();
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let flags = OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::RDONLY;
+    Ok((rustix::fs::open(parent, flags, Mode::empty())?, name))
+}
+
+/// What can stand in a file's name, and mean the same in every directory.
+pub(crate) fn check_name(what: &str, name: &str) -> Result<()> {
+    let refused = |why: &str| Err(Error::new(ErrorKind::InvalidInput, format!("the {what} `{name}` {why}")));
+    if name.is_empty() {
+        return refused("is empty");
+    }
+    if name.len() > 100 {
+        return refused("is longer than 100 bytes");
+    }
+    if name.starts_with('.') {
+        return refused("begins with a dot");
+    }
+    if name.contains(['/', '\0', '\n', '@']) {
+        return refused("has a character in it that can't be part of a daemon's files");
+    }
+    Ok(())
+}
+
+/// The default directory of an application's daemons: the same from a login, from cron, ssh and su, because it depends on
+/// the account and the machine alone, and on no variable.
+pub(crate) fn default_directory(application: &OsStr, home: &Path) -> PathBuf {
+    if rustix::process::geteuid().is_root() {
+        return Path::new("/run").join(application);
+    }
+    // A home can be shared by many machines, and locks are a machine's own.
+    let machine = std::fs::read_to_string("/etc/machine-id").unwrap_or_default();
+    let machine = machine.trim();
+    let machine = if machine.is_empty() {
+        rustix::system::uname().nodename().to_string_lossy().into_owned()
+    } else {
+        machine.to_owned()
+    };
+    home.join(".local/state").join(application).join(format!("daemons-{machine}"))
+}
+
+impl Files {
+    /// Removes the pidfile of a daemon that is gone; for the holder of the launch lock, which it gives back.
+    pub(crate) fn clear_away(self) {
+        let _ = remove_pidfile(&self.directory, &self.place);
+    }
+
+    /// As they come from the starter, which has examined them.
+    pub(crate) fn handed_over(directory: OwnedFd, lock: File, place: Place) -> Files {
+        Files { directory, lock, place }
+    }
+}

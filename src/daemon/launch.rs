@@ -1,0 +1,404 @@
+//! The starter's side of a launch: begins stage 1, speaks with both stages, and knows what came of it.
+//!
+//! Dropped at any moment it leaves no daemon, or a ready one: the stages end when the socket does, until the daemon has
+//! committed itself.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use async_io::{Async, Timer};
+use futures_lite::future;
+use serde::Serialize;
+
+use crate::background;
+use crate::daemon::controller::Settings;
+use crate::daemon::handshake::{self, Answer, Hello, Orders, STAGE_1, Stage, VERSION};
+use crate::daemon::identity::{Claim, Place};
+use crate::daemon::stage::SELF;
+use crate::error::{Error, ErrorKind, Result};
+use crate::offthread::Slots;
+use crate::process::{Leash, Process, Shutdown};
+use crate::sys::descriptors::{self, PipeEnd};
+use crate::sys::{self, Blueprint, Source, handover};
+
+static LAUNCHING: Slots = Slots::new();
+
+/// How much of what the daemon writes before it is ready is kept.
+const TAIL: usize = 16 * 1024;
+
+/// How long a process that we have killed may take to be gone, before we answer without it.
+const DIES_WITHIN: Duration = Duration::from_secs(5);
+
+/// The starter's end of a launch that has begun.
+struct Begun {
+    socket: Async<UnixStream>,
+    stderr: PipeEnd,
+    first: Process,
+    _leash: Leash,
+}
+
+/// Starts the daemon whose launch lock is ours; gives its number when it is ready.
+pub(crate) async fn launch(claim: Claim, place: &Place, settings: &Arc<Settings>, arguments: &[u8]) -> Result<u32> {
+    background::ensure_started()?;
+    let begun = {
+        let settings = Arc::clone(settings);
+        LAUNCHING.run(move || begin(&settings)).await?
+    };
+    let mut talk = Talk { settings, claim: Some(claim), place, arguments, begun: &begun, second: None };
+    let mut said = Vec::new();
+    let result = {
+        let mut listening = pin!(listen(&begun.stderr, &mut said));
+        let mut talking = pin!(talk.run());
+        let mut late = pin!(Timer::after(settings.start_timeout));
+        let mut is_silent = false;
+        std::future::poll_fn(|cx| {
+            // Listened to as long as there is talk; its end alone means nothing.
+            is_silent = is_silent || listening.as_mut().poll(cx).is_ready();
+            if let Poll::Ready(result) = talking.as_mut().poll(cx) {
+                return Poll::Ready(Some(result));
+            }
+            late.as_mut().poll(cx).map(|_| None)
+        })
+        .await
+    };
+    let outcome = match result {
+        Some(Ok(pid)) => return Ok(pid),
+        Some(Err(outcome)) => outcome,
+        None => Outcome::Late,
+    };
+    // From here on no daemon may be left, and the launch lock is still ours.
+    let second = talk.second.take();
+    let claim = talk.claim.take();
+    drop(talk);
+    let exit = end(second.as_ref(), &outcome).await;
+    let pid = second.as_ref().map(Process::id);
+    // What it said last may still be in the pipe; nobody holds that open any more.
+    let rest = future::or(listen(&begun.stderr, &mut said), async {
+        Timer::after(Duration::from_millis(100)).await;
+    });
+    rest.await;
+    drop(begun);
+    // It may have committed itself at the last moment, and was ended all the same.
+    if let Some(Claim(files)) = claim {
+        LAUNCHING.run(move || files.clear_away()).await;
+    }
+    Err(explain(outcome, settings, exit, pid, said))
+}
+
+/// Why there is no daemon.
+enum Outcome {
+    Failed {
+        stage: Stage,
+        causes: Vec<String>,
+    },
+    /// The stream ended without an answer.
+    Silent {
+        by: &'static str,
+    },
+    Late,
+    Broken(io::Error),
+}
+
+impl From<io::Error> for Outcome {
+    fn from(error: io::Error) -> Outcome {
+        Outcome::Broken(error)
+    }
+}
+
+fn begin(settings: &Settings) -> Result<Begun> {
+    let failed = |what: &'static str| {
+        move |error: io::Error| Error::io(format!("the daemon could not be started: {what}"), error)
+    };
+    let (ours, theirs) = UnixStream::pair().map_err(failed("there is no socket to be had"))?;
+    let (reader, writer) = descriptors::pipe().map_err(failed("there is no pipe to be had"))?;
+    let socket = Async::new(ours).map_err(failed("its socket could not be prepared"))?;
+    let stderr = descriptors::register(reader).map_err(failed("its pipe could not be prepared"))?;
+    let own = std::env::args_os().next().unwrap_or_default();
+    let blueprint = Blueprint {
+        program: SELF.into(),
+        argv: vec![own, STAGE_1.into(), settings.name.into()],
+        environment: Some(settings.environment()),
+        directory: None,
+        stdin: Source::Descriptor(Arc::new(OwnedFd::from(theirs))),
+        stdout: Source::Null,
+        stderr: Source::Descriptor(Arc::new(writer)),
+        process_group: None,
+        is_new_session: false,
+        identity: None,
+    };
+    let start = || {
+        let handle = sys::spawn(&blueprint)
+            .map_err(|refusal| failed("this program could not be executed again")(refusal.error))?;
+        Ok(Process::child(handle, false, format!("{} (start of a daemon)", settings.name).into()))
+    };
+    let leash = Leash::start(start, Shutdown::kill())?;
+    let first = leash.process().clone();
+    Ok(Begun { socket, stderr, first, _leash: leash })
+}
+
+/// One conversation with both stages.
+struct Talk<'a> {
+    settings: &'a Settings,
+    claim: Option<Claim>,
+    place: &'a Place,
+    arguments: &'a [u8],
+    begun: &'a Begun,
+    second: Option<Process>,
+}
+
+impl Talk<'_> {
+    async fn run(&mut self) -> Result<u32, Outcome> {
+        let hello = Hello {
+            version: VERSION,
+            build: handshake::build_id(Path::new(SELF)),
+            name: self.settings.name.to_owned(),
+            working_directory: (&*self.settings.working_directory).into(),
+            umask: self.settings.umask,
+        };
+        self.send(&hello, &[]).await?;
+        let mut descriptors = Vec::new();
+        let first = self.answer(&mut descriptors, "the first stage", Some(&self.begun.first));
+        let pid = match first.await? {
+            Answer::Spawned { pid } => pid,
+            Answer::Failed { stage, causes } => return Err(Outcome::Failed { stage, causes }),
+            Answer::Ready { .. } => return Err(out_of_turn()),
+        };
+        if let Some(pidfd) = descriptors.pop() {
+            self.second = Some(Process::from_pidfd(pid, pidfd)?);
+        }
+        // Its status is of no interest: what it had to say, it has said.
+        let _ = self.begun.first.exit_status().await;
+        self.hand_over().await?;
+        match self.answer(&mut Vec::new(), "it", self.second.as_ref()).await? {
+            Answer::Ready { pid } => Ok(pid),
+            Answer::Failed { stage, causes } => Err(Outcome::Failed { stage, causes }),
+            Answer::Spawned { .. } => Err(out_of_turn()),
+        }
+    }
+
+    async fn hand_over(&self) -> Result<(), Outcome> {
+        let Some(Claim(files)) = &self.claim else { return Err(out_of_turn()) };
+        let orders = Orders {
+            instance: self.settings.instance.clone(),
+            directory: (&*self.place.directory).into(),
+            stem: self.place.stem.clone(),
+            pidfile: self.place.pidfile.as_deref().map(Into::into),
+            log_file: self.settings.log_file.as_deref().map(Into::into),
+            arguments: self.arguments.len() as u64,
+        };
+        self.send(&orders, &[files.directory.as_fd(), files.lock.as_fd()]).await?;
+        self.send_all(self.arguments, &[]).await?;
+        Ok(())
+    }
+
+    async fn send(&self, message: &impl Serialize, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
+        self.send_all(&handshake::encode(message)?, descriptors).await
+    }
+
+    async fn send_all(&self, mut bytes: &[u8], mut descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            match handover::send(self.begun.socket.as_fd(), bytes, descriptors) {
+                Ok(count) => {
+                    bytes = &bytes[count..];
+                    descriptors = &[];
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.begun.socket.writable().await?,
+                // The peer's own words, or its silence, say more than a broken pipe. It is a reset when the peer has ended
+                // with some of what was sent unread.
+                Err(error) if matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) => {
+                    return Ok(());
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// What `process` has to say, or that it has ended without a word. The stream alone does not tell: somebody else may
+    /// hold its end, such as the second stage when the first was killed, or a child of `setup`.
+    async fn answer(
+        &self,
+        descriptors: &mut Vec<OwnedFd>,
+        by: &'static str,
+        process: Option<&Process>,
+    ) -> Result<Answer, Outcome> {
+        let mut receiving = pin!(self.receive(descriptors, by));
+        let mut ending = pin!(async {
+            match process {
+                Some(process) => {
+                    let _ = process.exit_status().await;
+                }
+                None => future::pending().await,
+            }
+        });
+        let mut has_ended = false;
+        std::future::poll_fn(|cx| {
+            if let Poll::Ready(answer) = receiving.as_mut().poll(cx) {
+                return Poll::Ready(answer);
+            }
+            has_ended = has_ended || ending.as_mut().poll(cx).is_ready();
+            // What it has said before its end is in the socket by then, and `receiving` is woken for it.
+            if has_ended && !handover::is_readable(self.begun.socket.as_fd())? {
+                return Poll::Ready(Err(Outcome::Silent { by }));
+            }
+            Poll::Pending
+        })
+        .await
+    }
+
+    async fn receive(&self, descriptors: &mut Vec<OwnedFd>, by: &'static str) -> Result<Answer, Outcome> {
+        let mut head = [0; 4];
+        self.fill(&mut head, descriptors, by).await?;
+        let mut body = vec![0; handshake::body_length(head)?];
+        self.fill(&mut body, descriptors, by).await?;
+        Ok(handshake::decode(&body)?)
+    }
+
+    async fn fill(&self, bytes: &mut [u8], descriptors: &mut Vec<OwnedFd>, by: &'static str) -> Result<(), Outcome> {
+        let mut filled = 0;
+        while filled < bytes.len() {
+            match handover::receive(self.begun.socket.as_fd(), &mut bytes[filled..], descriptors) {
+                Ok(0) => return Err(Outcome::Silent { by }),
+                Ok(count) => filled += count,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.begun.socket.readable().await?,
+                Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Err(Outcome::Silent { by }),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+}
+
+fn out_of_turn() -> Outcome {
+    Outcome::Broken(io::Error::new(io::ErrorKind::InvalidData, "an answer came out of turn"))
+}
+
+/// Keeps the end of what is written to stderr; ready at its end.
+async fn listen(stderr: &PipeEnd, said: &mut Vec<u8>) {
+    std::future::poll_fn(|cx| {
+        loop {
+            said.reserve(4096);
+            match std::task::ready!(descriptors::poll_read(stderr, cx, said)) {
+                Ok(count) if count > 0 => {
+                    let excess = said.len().saturating_sub(TAIL);
+                    said.drain(..excess);
+                }
+                _ => return Poll::Ready(()),
+            }
+        }
+    })
+    .await;
+}
+
+/// Sees to it that the process that was to be the daemon is gone; how it ended by itself, if it did.
+async fn end(second: Option<&Process>, outcome: &Outcome) -> Option<std::process::ExitStatus> {
+    let second = second?;
+    if matches!(outcome, Outcome::Late | Outcome::Broken(_)) {
+        let _ = second.kill();
+    }
+    let gone = async {
+        let status = second.exit_status().await.ok();
+        // Where orphans come to us, it is ours.
+        second.reap_if_child();
+        status
+    };
+    let late = async {
+        Timer::after(DIES_WITHIN).await;
+        let _ = second.kill();
+        None
+    };
+    future::or(gone, late).await
+}
+
+fn explain(
+    outcome: Outcome,
+    settings: &Settings,
+    exit: Option<std::process::ExitStatus>,
+    pid: Option<u32>,
+    said: Vec<u8>,
+) -> Error {
+    let name = settings.name;
+    let error = match outcome {
+        Outcome::Failed { stage: Stage::Name, causes } => {
+            let message = format!("this program has no daemon `{name}`; it has {}", list(&causes));
+            Error::new(ErrorKind::UnknownDaemon, message)
+        }
+        Outcome::Failed { stage, causes } => {
+            let (kind, what) = match stage {
+                Stage::Setup => (ErrorKind::SetupFailed, "its setup failed"),
+                Stage::Run => (ErrorKind::SetupFailed, "it ended before it was ready"),
+                Stage::Arguments => (ErrorKind::InvalidInput, "its arguments could not be read back"),
+                Stage::Commit => (ErrorKind::Other, "it could not be made ready"),
+                Stage::Handshake | Stage::Detach | Stage::Name => (ErrorKind::Other, "it could not be set up"),
+            };
+            let error = Error::new(kind, format!("the daemon `{name}` was not started: {what}"));
+            match Cause::chain(causes) {
+                Some(cause) => error.with_source(cause),
+                None => error,
+            }
+        }
+        Outcome::Silent { by } => {
+            let how = match exit {
+                Some(status) => format!(" ({status})"),
+                None => String::new(),
+            };
+            let message = format!("the daemon `{name}` was not started: {by} died before it was ready{how}");
+            Error::new(ErrorKind::DaemonDied, message)
+        }
+        Outcome::Late => {
+            let time = settings.start_timeout;
+            let message = format!("the daemon `{name}` was not ready within {time:.1?}, and was ended");
+            Error::new(ErrorKind::TimedOut, message)
+        }
+        Outcome::Broken(error) => {
+            Error::io(format!("the daemon `{name}` was not started: it could not be spoken with"), error)
+        }
+    };
+    let tail = String::from_utf8_lossy(&said).trim_end().to_owned();
+    let mut error = error.with_stderr(said, tail);
+    if let Some(pid) = pid {
+        error = error.with_pid(pid);
+    }
+    if let Some(status) = exit {
+        error = error.with_exit_status(status);
+    }
+    error
+}
+
+fn list(names: &[String]) -> String {
+    if names.is_empty() {
+        return "none".to_owned();
+    }
+    names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
+}
+
+/// An error that happened in another process, with its causes.
+#[derive(Debug)]
+struct Cause {
+    message: String,
+    source: Option<Box<Cause>>,
+}
+
+impl Cause {
+    fn chain(messages: Vec<String>) -> Option<Cause> {
+        messages.into_iter().rev().fold(None, |source, message| Some(Cause { message, source: source.map(Box::new) }))
+    }
+}
+
+impl std::fmt::Display for Cause {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Cause {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.source.as_deref().map(|source| source as &(dyn std::error::Error + 'static))
+    }
+}

@@ -1,0 +1,55 @@
+//! An exec that does not come back, as on a dead network mount.
+
+use std::fs::{self, File};
+
+use deluxe_process::Command;
+use futures_lite::future;
+
+use crate::isolated::census::{Census, eventually, processes};
+use crate::isolated::executor::{Executor, Task};
+use crate::isolated::raw;
+
+/// Whoever opens a file under a lease waits until the holder gives it up, and exec opens. More of them than there are
+/// slots for spawning, and others are started all the same.
+pub(crate) fn exec(executor: Executor) {
+    const HANGING: usize = 8;
+    let place = tempfile::tempdir().unwrap();
+    let program = place.path().join("program");
+    fs::copy("/bin/echo", &program).unwrap();
+    // Only the holder may have it open; for reading, because what is open for writing is not executed at all.
+    let (released, is_released) = smol::channel::bounded::<()>(1);
+    executor.run(async {
+        assert!(Command::new("true").status().await.unwrap().success());
+        let before = Census::at_rest();
+        let lease = File::open(&program).unwrap();
+        raw::lease(&lease);
+        let mut command = Command::at(&program).unwrap();
+        command.arg("released");
+        let hanging = (0..HANGING).map(|_| {
+            let (run, is_released) = (command.read(), is_released.clone());
+            let task: Task<()> = Box::pin(async move {
+                let result = run.await;
+                assert!(is_released.is_closed(), "nothing hung: {result:?}");
+                assert_eq!(result.expect("an output"), "released");
+            });
+            task
+        });
+        let others = async {
+            // In the middle of the exec: forked, and waiting for the file.
+            eventually("something hangs", || processes().iter().any(|seen| matches!(seen.state, 'D' | 'S')));
+            for _ in 0..20 {
+                assert_eq!(Command::new("echo").arg("hi").read().await.unwrap(), "hi");
+            }
+            // Who loses patience is free at once, and what starts later is stopped.
+            for _ in 0..3 {
+                let mut run = command.read();
+                assert!(future::poll_once(&mut run).await.is_none());
+                drop(run);
+            }
+            drop(released);
+            drop(lease);
+        };
+        future::zip(executor.all(hanging), others).await;
+        before.is_restored();
+    });
+}

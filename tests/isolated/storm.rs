@@ -1,0 +1,81 @@
+//! A tree that keeps forking while it is stopped.
+
+use std::collections::VecDeque;
+use std::env;
+use std::sync::atomic::{AtomicI32, Ordering};
+use std::time::Duration;
+
+use deluxe_process::{Command, Shutdown};
+use rustix::process::{Pid, Signal, WaitOptions};
+
+use crate::isolated::census::{eventually, living, processes};
+use crate::isolated::executor::Executor;
+use crate::isolated::raw;
+
+/// Processes that fork, the root among them.
+const FORKERS: usize = 8;
+/// How many children each keeps: it kills its oldest for each new one.
+const LEAVES: usize = 20;
+
+pub(crate) fn program(args: &[String]) {
+    if args == ["stubborn"] {
+        raw::ignore(libc::SIGTERM);
+    }
+    // Without the way to say so, nobody knows when it rages.
+    let ready = raw::shared_number();
+    for _ in 1..FORKERS {
+        raw::fork(|| rage(ready));
+    }
+    rage(ready);
+}
+
+fn rage(ready: &AtomicI32) -> ! {
+    let mut leaves = VecDeque::new();
+    loop {
+        let leaf = raw::fork(|| {
+            loop {
+                std::thread::sleep(Duration::from_secs(1));
+            }
+        });
+        leaves.push_back(Pid::from_raw(leaf).unwrap());
+        if leaves.len() == LEAVES {
+            if ready.fetch_add(1, Ordering::Relaxed) == FORKERS as i32 {
+                println!("rages");
+            }
+            let oldest = leaves.pop_front().unwrap();
+            let _ = rustix::process::kill_process(oldest, Signal::KILL);
+            let _ = rustix::process::waitpid(Some(oldest), WaitOptions::empty());
+        }
+    }
+}
+
+pub(crate) fn plain(executor: Executor) {
+    stopped(executor, &[], false);
+}
+
+pub(crate) fn in_group(executor: Executor) {
+    stopped(executor, &[], true);
+}
+
+pub(crate) fn stubborn(executor: Executor) {
+    stopped(executor, &["stubborn"], false);
+}
+
+fn stopped(executor: Executor, args: &[&str], is_group: bool) {
+    executor.run(async {
+        for round in 0..8 {
+            let mut command = Command::at(env::current_exe().unwrap()).unwrap();
+            command.args(["--program", "storm"]).args(args);
+            command.shutdown(Shutdown::new().grace(Duration::from_millis(200)));
+            if is_group {
+                command.process_group(0);
+            }
+            let mut lines = command.lines();
+            let line = futures_lite::StreamExt::next(&mut lines).await;
+            assert_eq!(line.expect("a line").expect("a line"), "rages");
+            lines.stop().await.expect("a status");
+            assert_eq!(living(), [], "round {round}");
+        }
+    });
+    eventually("nothing is left", || processes().is_empty());
+}
