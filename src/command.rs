@@ -6,6 +6,7 @@ mod drain;
 mod events;
 mod input;
 mod launch;
+mod launcher;
 mod lines;
 mod lookup;
 mod output;
@@ -30,6 +31,7 @@ pub use child::Child;
 pub use events::{Event, Events};
 use input::Input;
 pub use launch::Spawn;
+pub use launcher::UserVia;
 pub use lines::Lines;
 pub use output::{Output, OutputLimit};
 pub use run::Run;
@@ -97,6 +99,8 @@ pub struct Command {
     merge_stderr: bool,
     stop_on_drop: bool,
     process_group: Option<i32>,
+    user: Option<Arc<str>>,
+    user_via: Option<UserVia>,
 }
 
 #[derive(Clone)]
@@ -174,6 +178,8 @@ impl Command {
             merge_stderr: false,
             stop_on_drop: false,
             process_group: None,
+            user: None,
+            user_via: None,
         }
     }
 
@@ -368,6 +374,64 @@ impl Command {
         self
     }
 
+    /// Runs the command as another user, by name.
+    ///
+    /// This goes through `sudo -n`, within what its rules allow, and never asks anybody for a password. `sudo` itself is
+    /// found in the system's own directories, whatever any `PATH` says.
+    ///
+    /// - **The account** is looked up when the command is run, so that users who came or went meanwhile are seen. Names
+    ///   only: `#0` and what begins with `-` are refused.
+    /// - **The program** is found by sudo: on the `secure_path` of its rules where they have one, else on the `PATH` that
+    ///   this command names, else in the system's own directories. Rules that allow this one program are enough.
+    /// - **The environment** is the one that sudo makes: `HOME`, `USER`, `LOGNAME`, `SHELL` and `MAIL` are the user's,
+    ///   `PATH` is that of the rules, `TERM` is `unknown`, and `SUDO_USER`, `SUDO_UID`, `SUDO_GID` and `SUDO_COMMAND` tell
+    ///   who asked. What [`env`](Command::env) and the like name is handed on, and nothing else of this program's. The rules
+    ///   may refuse that (they need `SETENV`, or `env_keep` for the variable). Values are never among the arguments, where
+    ///   everybody could read them; only what the C library keeps from programs like sudo (`TMPDIR`, `LD_…`) has to be, and
+    ///   is refused as a [`secret_env`](Command::secret_env).
+    /// - **The working directory** is entered by this program's user, before sudo.
+    /// - **Timeouts, stops and drops** reach the command behind sudo: it hands on the first signal, and for SIGKILL
+    ///   `sudo -n … kill` is tried. Where the rules do not allow that, and the command ignores the first signal, it keeps
+    ///   running, and the error says so.
+    ///
+    /// ```no_run
+    /// use deluxe_process::{Command, ErrorKind};
+    /// # futures_lite::future::block_on(async {
+    /// match Command::new("id").arg("-un").user("postgres").read().await {
+    ///     Ok(name) => assert_eq!(name, "postgres"),
+    ///     Err(error) if error.kind() == ErrorKind::Refused => eprintln!("{error}"),
+    ///     Err(error) => return Err(error),
+    /// }
+    /// # Ok(()) }).unwrap();
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Of the ways to run: [`UnknownUser`](crate::ErrorKind::UnknownUser);
+    /// [`Refused`](crate::ErrorKind::Refused) when the rules do not allow it or want a password;
+    /// [`VariablesRefused`](crate::ErrorKind::VariablesRefused), naming them; [`NotFound`](crate::ErrorKind::NotFound) for
+    /// the program, and for sudo. None of them is confused with an exit status of 1 of the command's own, which on Linux
+    /// with pidfds is known for certain but for rare cases; elsewhere a refusal for want of a password is known only where
+    /// stderr is captured.
+    ///
+    /// [`Child::process`] is sudo, and has sudo's exit status.
+    pub fn user(&mut self, name: impl AsRef<str>) -> &mut Command {
+        self.user = Some(name.as_ref().into());
+        self
+    }
+
+    /// Runs the command as this program's own user again. Replaces what [`user`](Command::user) said.
+    pub fn own_user(&mut self) -> &mut Command {
+        self.user = None;
+        self
+    }
+
+    /// How the command becomes another [`user`](Command::user)'s, instead of in the way that fits.
+    pub fn user_via(&mut self, via: UserVia) -> &mut Command {
+        self.user_via = Some(via);
+        self
+    }
+
     /// Starts the command and gives its [`Child`].
     ///
     /// # Errors
@@ -479,6 +543,22 @@ impl From<&mut Command> for Command {
 /// Program and arguments, quoted so that a shell takes them back as they are; secrets as `***`.
 impl fmt::Display for Command {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(user) = &self.user {
+            self.fmt_user(user, f)?;
+            f.write_str("-- ")?;
+        }
+        self.fmt_line(f)
+    }
+}
+
+impl Command {
+    fn fmt_user(&self, user: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("sudo -u ")?;
+        quote::quote(OsStr::new(user), f)?;
+        f.write_str(" ")
+    }
+
+    fn fmt_line(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         quote::quote(self.shown_program(), f)?;
         for arg in &self.args {
             f.write_str(" ")?;
@@ -521,8 +601,11 @@ impl fmt::Debug for Command {
             quote::quote(directory.as_os_str(), f)?;
             f.write_str(" && ")?;
         }
-        if self.environment.is_cleared {
-            f.write_str("env -i ")?;
+        match &self.user {
+            // sudo takes variables where a shell would, after its own options.
+            Some(user) => self.fmt_user(user, f)?,
+            None if self.environment.is_cleared => f.write_str("env -i ")?,
+            None => {}
         }
         for (key, value) in &self.environment.changes {
             match value {
@@ -532,7 +615,7 @@ impl fmt::Debug for Command {
                     value.fmt(f)?;
                     f.write_str(" ")?;
                 }
-                None if self.environment.is_cleared => {}
+                None if self.environment.is_cleared || self.user.is_some() => {}
                 None => {
                     f.write_str("env -u ")?;
                     quote::quote(key, f)?;
@@ -540,6 +623,9 @@ impl fmt::Debug for Command {
                 }
             }
         }
-        fmt::Display::fmt(self, f)
+        if self.user.is_some() {
+            f.write_str("-- ")?;
+        }
+        self.fmt_line(f)
     }
 }

@@ -54,6 +54,10 @@ pub enum ErrorKind {
     PermissionDenied,
     /// Another program that was asked to do it (such as sudo) refused.
     Refused,
+    /// There is no user of this name.
+    UnknownUser,
+    /// Variables of the environment can't be handed on to another user: sudo's rules do not allow it.
+    VariablesRefused,
     /// The process has ended, but its exit status went elsewhere and can't be known any more.
     StatusLost,
     /// The command ended with an exit status that is not accepted as a success.
@@ -301,7 +305,10 @@ impl From<Error> for io::Error {
                 .find_map(|cause| cause.downcast_ref::<io::Error>())
                 .map_or(io::ErrorKind::InvalidInput, io::Error::kind),
             ErrorKind::InvalidInput | ErrorKind::InputUsed => io::ErrorKind::InvalidInput,
-            ErrorKind::PermissionDenied | ErrorKind::Refused => io::ErrorKind::PermissionDenied,
+            ErrorKind::PermissionDenied | ErrorKind::Refused | ErrorKind::VariablesRefused => {
+                io::ErrorKind::PermissionDenied
+            }
+            ErrorKind::UnknownUser => io::ErrorKind::NotFound,
             ErrorKind::TimedOut => io::ErrorKind::TimedOut,
             ErrorKind::InvalidUtf8 => io::ErrorKind::InvalidData,
             ErrorKind::Unsupported => io::ErrorKind::Unsupported,

@@ -25,7 +25,8 @@
 //! - [`Signal`], [`Signals`], [`SignalInfo`]: a signal by name; a stream of those that arrive; which one, and from whom.
 //!   In the module [`signal`]: [`termination`](signal::termination()), the request to end as a future, and what to know
 //!   beside other listeners.
-//! - [`User`], [`real_users`]: the accounts of the system, and those that belong to people.
+//! - [`User`], [`real_users`]: the accounts of the system, and those that belong to people; [`Command::user`]: a command
+//!   as another user.
 //! - [`Daemon`], in the module [`daemon`]: what a daemon's author writes; [`init`](daemon::init), the first line of `main`;
 //!   [`Context`](daemon::Context), what a daemon is told.
 //! - [`Controller`]: starts, stops, restarts, signals and awaits a daemon.
@@ -77,7 +78,8 @@
 //! | the child inherits signal mask and ignored signals | it starts with an empty mask and default dispositions (Linux) |
 //! | tokio's `AsyncRead`, `AsyncWrite` | those of futures-io; `tokio_util::compat` turns one into the other |
 //! | `io::Error` | [`Error`], which becomes an `io::Error` by `?`, and can be had back from it by `io::Error::downcast` |
-//! | `uid`, `gid`, `groups`, `pre_exec` | not here |
+//! | `uid`, `gid`, `groups` | [`user`](Command::user), by name and with all that belongs to it |
+//! | `pre_exec` | not here |
 //!
 //! # Features
 //!
@@ -131,6 +133,7 @@ pub mod daemon;
 
 pub use command::{
     Child, ChildStderr, ChildStdin, ChildStdout, Command, Event, Events, Lines, Output, OutputLimit, Run, Spawn, Stdio,
+    UserVia,
 };
 #[cfg(all(feature = "daemon", target_os = "linux"))]
 pub use daemon::{Controller, Daemon};

@@ -1,5 +1,6 @@
 //! A handle to any process, child or not: wait for its end, signal it, stop it with all that descends from it.
 
+mod deputy;
 mod leash;
 mod shutdown;
 mod stop;
@@ -14,8 +15,10 @@ use std::task::{Context, Poll};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::signal::Signal;
+use crate::sys::proc::Epitaph;
 use crate::sys::{self, Exit, Handle};
 
+pub(crate) use deputy::Deputy;
 pub(crate) use leash::Leash;
 pub use shutdown::Shutdown;
 pub(crate) use stop::stop;
@@ -47,6 +50,8 @@ struct Identity {
     leads_group: bool,
     /// The command, for errors.
     command: Option<Arc<str>>,
+    /// For a child that runs others under another user.
+    deputy: Option<Arc<dyn Deputy>>,
 }
 
 impl Process {
@@ -73,18 +78,33 @@ impl Process {
             error.with_pid(pid)
         };
         let handle = sys::open(pid).map_err(failed)?;
-        Ok(Process(Arc::new(Identity { handle, leads_group: false, command: None })))
+        Ok(Process(Arc::new(Identity { handle, leads_group: false, command: None, deputy: None })))
     }
 
     pub(crate) fn child(handle: Handle, leads_group: bool, command: Arc<str>) -> Process {
-        Process(Arc::new(Identity { handle, leads_group, command: Some(command) }))
+        Process(Arc::new(Identity { handle, leads_group, command: Some(command), deputy: None }))
+    }
+
+    /// A child that runs the command under another user, whose processes the deputy signals.
+    pub(crate) fn launcher(handle: Handle, leads_group: bool, command: Arc<str>, deputy: Arc<dyn Deputy>) -> Process {
+        Process(Arc::new(Identity { handle, leads_group, command: Some(command), deputy: Some(deputy) }))
+    }
+
+    /// What it said of itself after its end; only of a child whose handle keeps it.
+    pub(crate) fn epitaph(&self) -> Option<Epitaph> {
+        self.0.handle.epitaph()
     }
 
     /// The process that a pidfd from another process means.
     #[cfg(feature = "daemon")]
     #[allow(dead_code, reason = "for daemons, which not every platform has")]
     pub(crate) fn from_pidfd(pid: u32, pidfd: sys::Descriptor) -> io::Result<Process> {
-        Ok(Process(Arc::new(Identity { handle: sys::hold(pid, pidfd)?, leads_group: false, command: None })))
+        Ok(Process(Arc::new(Identity {
+            handle: sys::hold(pid, pidfd)?,
+            leads_group: false,
+            command: None,
+            deputy: None,
+        })))
     }
 
     /// Leaves no zombie of a process that has ended, if it is ours to reap after all.

@@ -231,6 +231,25 @@ impl Handle {
         }
     }
 
+    /// Has what the process says of itself after its end kept, where the platform tells. For a child that nobody waits
+    /// for yet.
+    pub(crate) fn keep_epitaph(&self) {
+        match self {
+            #[cfg(target_os = "linux")]
+            Handle::Pidfd(pidfd) => pidfd.keep_epitaph(),
+            Handle::Portable(_) | Handle::Lost(_) => {}
+        }
+    }
+
+    /// What was kept, once the end is known.
+    pub(crate) fn epitaph(&self) -> Option<proc::Epitaph> {
+        match self {
+            #[cfg(target_os = "linux")]
+            Handle::Pidfd(pidfd) => pidfd.epitaph(),
+            Handle::Portable(_) | Handle::Lost(_) => None,
+        }
+    }
+
     /// Waits for the end; any number of tasks may.
     pub(crate) async fn exit(&self) -> io::Result<Exit> {
         match self {

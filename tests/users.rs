@@ -10,6 +10,8 @@ mod accounts;
 mod again;
 #[path = "users/listing.rs"]
 mod listing;
+#[path = "users/sudo.rs"]
+mod sudo;
 
 use std::process::ExitCode;
 
@@ -19,7 +21,7 @@ use libtest_mimic::{Arguments, Trial};
 struct Case {
     name: &'static str,
     needs: Needs,
-    run: fn(),
+    run: Box<dyn FnOnce() + Send>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -27,6 +29,8 @@ enum Needs {
     Nothing,
     /// Root, to make accounts.
     Root,
+    /// Root, to make accounts and rules, and a sudo that works.
+    Sudo,
     /// Root, and leave to make a mount namespace, to change files of the system for one process alone.
     Mounts,
 }
@@ -36,6 +40,7 @@ impl Needs {
         match self {
             Needs::Nothing => true,
             Needs::Root => accounts::is_root(),
+            Needs::Sudo => sudo::is_there(),
             Needs::Mounts => accounts::is_root() && again::can_mount(),
         }
     }
@@ -44,7 +49,7 @@ impl Needs {
 /// Lists the functions of a module as cases.
 macro_rules! cases {
     ($module:ident, $needs:expr, [$($name:ident),+ $(,)?]) => {
-        [$($crate::Case { name: concat!(stringify!($module), "::", stringify!($name)), needs: $needs, run: $module::$name }),+]
+        [$($crate::Case { name: concat!(stringify!($module), "::", stringify!($name)), needs: $needs, run: Box::new($module::$name) }),+]
     };
 }
 
@@ -73,6 +78,13 @@ fn main() -> ExitCode {
         Needs::Mounts,
         [login_defs_decides, login_defs_that_cannot_be_read, login_defs_that_is_missing]
     ));
+    cases.extend(cases!(sudo, Needs::Sudo, [as_root, a_user_removed_meanwhile]));
+    cases.extend(cases!(sudo, Needs::Mounts, [sudo_missing]));
+    cases.extend(sudo::PLAYS.iter().map(|play| Case {
+        name: play.name,
+        needs: Needs::Sudo,
+        run: Box::new(|| sudo::perform(play)),
+    }));
 
     let skipped = cases.iter().filter(|case| !case.needs.are_met()).count();
     let trials = cases.into_iter().map(|Case { name, needs, run }| {
@@ -84,7 +96,9 @@ fn main() -> ExitCode {
     });
     let conclusion = libtest_mimic::run(&Arguments::from_args(), trials.collect());
     if skipped > 0 {
-        eprintln!("{skipped} tests were ignored: they need root, and leave to make accounts and mount namespaces");
+        eprintln!(
+            "{skipped} tests were ignored: they need root, sudo, and leave to make accounts and mount namespaces"
+        );
     }
     conclusion.exit_code()
 }

@@ -4,7 +4,7 @@
 use std::pin::Pin;
 use std::process::ExitStatus;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use async_io::Timer;
@@ -13,6 +13,7 @@ use crate::command::Command;
 use crate::command::drain::{Drain, Own, Trouble};
 use crate::command::input::{Feed, Supply};
 use crate::command::launch::{Clock, Launched, Unsaid, handed_over, launch};
+use crate::command::launcher::{self, Switch};
 use crate::command::output::OutputLimit;
 use crate::error::{Error, ErrorKind, Result};
 use crate::process::{Leash, Process, Wait, stop};
@@ -45,6 +46,10 @@ pub(super) struct Capture {
     deadline: Option<Timer>,
     ending: Option<Ending>,
     grace: Option<Timer>,
+    /// Set when all is over but the question whose word the exit status is.
+    over: Option<bool>,
+    switch: Option<Arc<Switch>>,
+    is_heard: bool,
     line: Arc<str>,
 }
 
@@ -110,7 +115,8 @@ impl Capture {
 
     /// Takes over a child that runs. What is not asked for is still read, so that the child does not block on it.
     pub(super) fn of(launched: Launched, command: Arc<Command>, supply: Supply, streaming: Streaming) -> Capture {
-        let Launched { process, stdin, stdout, stderr, leash, clock, line } = launched;
+        let Launched { process, stdin, stdout, stderr, leash, clock, line, switch } = launched;
+        let is_heard = if command.merge_stderr { stdout.is_some() } else { stderr.is_some() };
         let explanation = Some(OutputLimit::tail(EXPLANATION));
         let mut stdout = match streaming {
             Streaming::Nothing => Drain::into_memory(stdout, command.limit),
@@ -135,6 +141,9 @@ impl Capture {
             clock,
             ending: None,
             grace: None,
+            over: None,
+            switch,
+            is_heard,
             line,
         }
     }
@@ -148,6 +157,30 @@ impl Capture {
     /// Ready when all is over, saying whether a pipe was still held open then. Lines that were read meanwhile are in the drains, and
     /// have to be taken for it to go on.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
+        loop {
+            if let Some(is_incomplete) = self.over {
+                return if self.poll_exit(cx) || self.is_given_up() {
+                    Poll::Ready(is_incomplete)
+                } else {
+                    Poll::Pending
+                };
+            }
+            self.over = Some(ready!(self.poll_run(cx)));
+            self.ask_whose_status();
+        }
+    }
+
+    /// Of a run behind a launcher, an exit status can be the launcher's own, and all that was written helps to tell.
+    fn ask_whose_status(&mut self) {
+        let (Some(switch), Exit::Known(Ok(status)), None) = (self.switch.take(), &self.exit, &self.ending) else {
+            return;
+        };
+        let stream = if self.command.merge_stderr { &self.ends.stdout } else { &self.ends.stderr };
+        let heard = stream.bytes().filter(|_| self.is_heard).map(|bytes| String::from_utf8_lossy(bytes).into_owned());
+        self.exit = Exit::Awaited(Wait::new(launcher::own_status(self.process.clone(), Some(switch), *status, heard)));
+    }
+
+    fn poll_run(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
         if let Some(feed) = &mut self.ends.feed {
             if let Poll::Ready(result) = feed.poll(cx) {
                 let end = self.ends.feed.take().map(Feed::into_end);
@@ -160,11 +193,11 @@ impl Capture {
         let has_exited = self.poll_exit(cx);
         let is_stopped = self.poll_ending(cx);
         let is_drained = self.poll_drains(cx);
-        if !has_exited || !is_stopped {
+        if !is_stopped || !(has_exited || self.is_given_up()) {
             if self.ending.is_none() && self.deadline.as_mut().is_some_and(|timer| is_due(timer, cx)) {
                 self.end(Why::TimedOut, None);
                 // Polled at once, or nobody would wake us.
-                return self.poll(cx);
+                return self.poll_run(cx);
             }
             return Poll::Pending;
         }
@@ -178,6 +211,11 @@ impl Capture {
         self.ends.stdout.give_up(cx);
         self.ends.stderr.give_up(cx);
         Poll::Ready(true)
+    }
+
+    /// What could not be stopped is not waited for: it may run for ever.
+    fn is_given_up(&self) -> bool {
+        matches!(&self.ending, Some(Ending { stop: Stop::Done(Err(_)), .. }))
     }
 
     fn poll_exit(&mut self, cx: &mut Context<'_>) -> bool {

@@ -11,6 +11,7 @@ use futures_lite::future;
 use crate::command::capture::{Capture, Finished, Streaming};
 use crate::command::input::Input;
 use crate::command::launch::{Clock, Launched};
+use crate::command::launcher::{self, Switch};
 use crate::command::{ChildStderr, ChildStdin, ChildStdout, Command, Output, Run};
 use crate::error::{Error, ErrorKind, Result};
 use crate::process::{Leash, Process, Wait, stop};
@@ -46,6 +47,7 @@ pub struct Child {
     /// Its time was over, and it is stopped for that.
     is_late: Arc<AtomicBool>,
     line: Arc<str>,
+    switch: Option<Arc<Switch>>,
     _leash: Leash,
 }
 
@@ -63,12 +65,12 @@ fn take(end: &Mutex<Option<PipeEnd>>) -> Option<PipeEnd> {
 
 impl Child {
     pub(super) fn new(launched: Launched, command: Arc<Command>) -> Child {
-        let Launched { process, stdin, stdout, stderr, leash, clock, line } = launched;
+        let Launched { process, stdin, stdout, stderr, leash, clock, line, switch } = launched;
         let mut leash = if command.stop_on_drop { leash } else { leash.loosen() };
         let pipes = Pipes { stdin: Mutex::new(stdin), stdout: Mutex::new(stdout), stderr: Mutex::new(stderr) };
         let pipes = Arc::new(pipes);
         leash.hold(Arc::clone(&pipes));
-        Child { process, pipes, command, clock, is_late: Arc::default(), line, _leash: leash }
+        Child { process, pipes, command, clock, is_late: Arc::default(), line, switch, _leash: leash }
     }
 
     /// The process's number.
@@ -113,11 +115,16 @@ impl Child {
         let pipes = Arc::clone(&self.pipes);
         let shutdown = self.command.shutdown;
         let line = Arc::clone(&self.line);
+        let switch = self.switch.clone();
         let is_late = Arc::clone(&self.is_late);
         let Clock { started, deadline } = self.clock;
         Wait::new(async move {
             drop(take(&pipes.stdin));
-            let exited = trace::exiting(process.id(), &line, process.exit_status());
+            let exited = async {
+                let status = trace::exiting(process.id(), &line, process.exit_status()).await?;
+                let own = launcher::own_status(process.clone(), switch, status, None).await;
+                own.map_err(|error| error.with_command(line.to_string()).with_pid(process.id()))
+            };
             let Some(deadline) = deadline else { return exited.await };
             let in_time = future::or(async { Some(exited.await) }, async {
                 Timer::at(deadline).await;
@@ -150,7 +157,9 @@ impl Child {
     ///
     /// [`ErrorKind::StatusLost`], as [`wait`](Child::wait).
     pub fn try_wait(&self) -> Result<Option<ExitStatus>> {
-        self.process.try_wait()
+        let Some(status) = self.process.try_wait()? else { return Ok(None) };
+        let own = launcher::own_status_now(&self.process, self.switch.as_deref(), status);
+        own.map(Some).map_err(|error| error.with_command(self.line.to_string()).with_pid(self.id()))
     }
 
     /// Reads what is left of piped outputs, and waits for the end, under the command's limits of output and time.
@@ -173,6 +182,7 @@ impl Child {
                 process: self.process.clone(),
                 clock: self.clock,
                 line: Arc::clone(&self.line),
+                switch: self.switch.clone(),
             };
             let supply = Input::None.take()?;
             let capture = Capture::of(launched, Arc::clone(&self.command), supply, Streaming::Nothing);

@@ -117,6 +117,14 @@ impl Drain {
         })
     }
 
+    /// What is kept so far, where that is bytes.
+    pub(super) fn bytes(&self) -> Option<&[u8]> {
+        match &self.keep {
+            Keep::Bytes(bytes) => Some(bytes),
+            Keep::Lines(_) => None,
+        }
+    }
+
     /// What was kept, all or its tail as the limit says.
     pub(super) fn take_bytes(&mut self) -> Vec<u8> {
         match &mut self.keep {

@@ -19,11 +19,12 @@ use futures_lite::future;
 use crate::background;
 use crate::command::child::Child;
 use crate::command::input::Input;
+use crate::command::launcher::{self, Switch};
 use crate::command::stdio::Choice;
 use crate::command::{Argument, Command, Environment, Program, Stdio, lookup, quote};
 use crate::error::{Error, ErrorKind, Result};
 use crate::offthread::Slots;
-use crate::process::{Leash, Process};
+use crate::process::{Deputy, Leash, Process};
 use crate::sys::descriptors::{self, PipeEnd};
 use crate::sys::{self, Blueprint, Source};
 use crate::trace;
@@ -48,6 +49,8 @@ pub(super) struct Launched {
     pub(super) leash: Leash,
     pub(super) clock: Clock,
     pub(super) line: Arc<str>,
+    /// What stands between us and the command, when something does.
+    pub(super) switch: Option<Arc<Switch>>,
 }
 
 /// When a run began, and when it has to be over.
@@ -149,11 +152,14 @@ pub(super) fn handed_over(command: Arc<Command>) -> Arc<Command> {
 
 fn launch_here(command: &Command, unsaid: Unsaid, clock: Clock, line: Arc<str>) -> Result<Launched> {
     validate(command)?;
-    let program = program(command)?;
+    let (program, argv, environment, switch) = match launcher::rewrite(command)? {
+        Some(line) => (line.program, line.argv, Some(line.environment), Some(line.switch)),
+        None => (program(command)?, argv(command), command.environment.resolve(), None),
+    };
     let mut pipes = Pipes::default();
     let blueprint = Blueprint {
-        argv: argv(command),
-        environment: command.environment.resolve(),
+        argv,
+        environment,
         directory: command.directory.clone(),
         stdin: pipes.stdin(command, unsaid)?,
         stdout: pipes.output(command.stdout.as_ref(), unsaid, command.tee, Which::Stdout)?,
@@ -169,13 +175,16 @@ fn launch_here(command: &Command, unsaid: Unsaid, clock: Clock, line: Arc<str>) 
     let start = || {
         let handle = sys::spawn(&blueprint)
             .map_err(|refusal| lookup::explain(refusal, &blueprint.program, blueprint.directory.as_deref()))?;
-        Ok(Process::child(handle, command.process_group == Some(0), Arc::clone(&line)))
+        let leads_group = command.process_group == Some(0);
+        let Some(switch) = &switch else { return Ok(Process::child(handle, leads_group, Arc::clone(&line))) };
+        handle.keep_epitaph();
+        Ok(Process::launcher(handle, leads_group, Arc::clone(&line), Arc::clone(switch) as Arc<dyn Deputy>))
     };
     let leash = Leash::start(start, command.shutdown)?;
     let process = leash.process().clone();
     // The child has its own copies; ours would keep its pipes open for ever.
     drop(blueprint);
-    Ok(Launched { process, stdin: pipes.stdin, stdout: pipes.stdout, stderr: pipes.stderr, leash, clock, line })
+    Ok(Launched { process, stdin: pipes.stdin, stdout: pipes.stdout, stderr: pipes.stderr, leash, clock, line, switch })
 }
 
 /// Refuses what the system would misunderstand, by name.

@@ -14,13 +14,16 @@ use crate::background;
 use crate::error::{Error, ErrorKind, Result};
 use crate::process::leash;
 use crate::process::tree::Tree;
-use crate::process::{Process, Shutdown};
+use crate::process::{Deputy, Process, Shutdown};
 use crate::signal::Signal;
 use crate::trace;
 
 /// How long a process may take to die of SIGKILL before it is reported as still running: it can be held in the
 /// kernel by a device or a dead network mount.
 const DIES_WITHIN: Duration = Duration::from_secs(10);
+
+/// How long what may not be signalled is given to end by itself, after the launcher that it ran under.
+const FOLLOWS_WITHIN: Duration = Duration::from_secs(1);
 
 /// What was begun before the program's end and must have come to its KILL by then.
 static PENDING: AtomicUsize = AtomicUsize::new(0);
@@ -72,16 +75,13 @@ async fn carry_out(
     trace: trace::Stop,
 ) -> Result<()> {
     let mut tree = Tree::of(&process);
+    if let Some(deputy) = process.0.deputy.clone() {
+        return carry_out_with(&*deputy, &process, tree, shutdown, held, pending, trace).await;
+    }
     if shutdown.signal != Signal::KILL {
         tree.ask(shutdown.signal).await;
         drop(held);
-        let grace = async {
-            future::or(over(), async {
-                Timer::after(shutdown.grace).await;
-            })
-            .await;
-        };
-        if ends_before(&mut tree, grace).await? {
+        if ends_before(&mut tree, grace(shutdown)).await? {
             return report(&process, tree);
         }
     }
@@ -93,6 +93,60 @@ async fn carry_out(
     };
     ends_before(&mut tree, dies_within).await?;
     report(&process, tree)
+}
+
+/// The same for a tree that holds processes of another user.
+async fn carry_out_with(
+    deputy: &dyn Deputy,
+    process: &Process,
+    mut tree: Tree,
+    shutdown: Shutdown,
+    held: impl Send,
+    pending: Pending,
+    trace: trace::Stop,
+) -> Result<()> {
+    if shutdown.signal != Signal::KILL {
+        let asked = async {
+            let ended = tree.ask_with(deputy, shutdown.signal, held).await;
+            ended.map_err(|error| Error::io("could not be awaited while it was stopped", error))?;
+            Ok(true)
+        };
+        let late = async {
+            grace(shutdown).await;
+            Ok(false)
+        };
+        if future::or(asked, late).await? {
+            return report(process, tree);
+        }
+        if leash::is_over() && tree.is_out_of_reach() {
+            // No deputy is started any more, and a launcher that is killed leaves its command to itself.
+            return report(process, tree);
+        }
+    }
+    trace.kills();
+    tree.kill_with(deputy).await;
+    drop(pending);
+    let dies_within = async {
+        Timer::after(DIES_WITHIN).await;
+    };
+    ends_before(&mut tree, dies_within).await?;
+    if !tree.survivors().is_empty() {
+        // A terminal of its own, which went with the launcher, may end the rest.
+        tree.insist();
+        let follows_within = async {
+            Timer::after(FOLLOWS_WITHIN).await;
+        };
+        ends_before(&mut tree, follows_within).await?;
+    }
+    report(process, tree)
+}
+
+/// The time between the asking and the KILL; less when the program is about to end.
+async fn grace(shutdown: Shutdown) {
+    future::or(over(), async {
+        Timer::after(shutdown.grace).await;
+    })
+    .await;
 }
 
 async fn ends_before(tree: &mut Tree, late: impl Future<Output = ()>) -> Result<bool> {
@@ -141,5 +195,11 @@ fn report(process: &Process, tree: Tree) -> Result<()> {
 
 /// Ends `process` and its tree without waiting for anything; for the end of the program.
 pub(super) fn kill_now(process: &Process) {
-    Tree::of(process).kill_now();
+    let mut tree = Tree::of(process);
+    if process.0.deputy.is_some() && tree.is_out_of_reach() {
+        // A launcher that is killed leaves its command to itself; one that is asked hands it on.
+        tree.ask_root(Signal::TERM);
+    } else {
+        tree.kill_now();
+    }
 }

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use async_io::Timer;
 
-use crate::process::Process;
+use crate::process::{Deputy, Process};
 use crate::signal::Signal;
 use crate::sys::{self, Handle, proc};
 
@@ -24,24 +24,43 @@ const MOST_ROUNDS: usize = 1000;
 /// The same where the end of the program waits for it.
 const MOST_ROUNDS_AT_EXIT: usize = 50;
 
+/// The same where each round is another run of a deputy.
+const MOST_ROUNDS_OF_A_DEPUTY: usize = 16;
+
 const MOMENT: Duration = Duration::from_millis(1);
+
+/// States of threads that start nothing any more, once they were told to stop.
+const STOPPED: &[u8] = b"TtZXD";
 
 pub(crate) struct Tree {
     root: Process,
     descendants: HashMap<u32, Member>,
     /// Why members may be missing: a look that failed, as for want of descriptors.
     blindness: Option<io::Error>,
+    /// As [`Member::is_held`] and [`Member::is_awaited`], for a launcher that has become the command.
+    root_is_held: bool,
+    root_is_awaited: bool,
 }
 
 struct Member {
     handle: Handle,
     /// The system did not let us signal it.
     is_refused: bool,
+    /// A deputy has frozen it.
+    is_held: bool,
+    /// Waited for although it was refused: a deputy has signalled it, or it is the last thing left to do.
+    is_awaited: bool,
 }
 
 impl Tree {
     pub(crate) fn of(root: &Process) -> Tree {
-        let mut tree = Tree { root: root.clone(), descendants: HashMap::new(), blindness: None };
+        let mut tree = Tree {
+            root: root.clone(),
+            descendants: HashMap::new(),
+            blindness: None,
+            root_is_held: false,
+            root_is_awaited: false,
+        };
         tree.grow();
         tree
     }
@@ -98,7 +117,7 @@ impl Tree {
         if !exists(&handle) || !belongs(self, &stat) {
             return Ok(false);
         }
-        self.descendants.insert(pid, Member { handle, is_refused: false });
+        self.descendants.insert(pid, Member { handle, is_refused: false, is_held: false, is_awaited: false });
         Ok(true)
     }
 
@@ -178,7 +197,7 @@ impl Tree {
     /// while its caller waits in the kernel (state D), mostly for a child of its vfork(2) that was stopped, too.
     fn is_frozen(&mut self) -> bool {
         self.signal(Signal::STOP);
-        let have_stopped = self.all_threads_are(b"TtZXD");
+        let have_stopped = self.all_threads_are(STOPPED);
         !self.grow() && have_stopped
     }
 
@@ -186,17 +205,116 @@ impl Tree {
     fn all_threads_are(&self, states: &[u8]) -> bool {
         let signalled = self.descendants.iter().filter(|(_, member)| !member.is_refused).map(|(pid, _)| *pid);
         let mut pids = signalled.chain((!self.root_is_refused()).then(|| self.root.id()));
-        pids.all(|pid| proc::thread_states(pid).iter().all(|state| states.contains(state)))
+        pids.all(|pid| threads_are(pid, states))
+    }
+
+    /// Signals the root alone; for one that hands it on.
+    pub(crate) fn ask_root(&mut self, signal: Signal) {
+        let _ = self.root.0.handle.signal(signal.as_raw());
+        let _ = self.root.0.handle.signal(Signal::CONT.as_raw());
+    }
+
+    /// Has the root hand on a signal to its command, and once they have ended signals what they left behind; waits for
+    /// all of it. (All at once, the command would get it twice, which some take for "at once".)
+    pub(crate) async fn ask_with(&mut self, deputy: &dyn Deputy, signal: Signal, held: impl Send) -> io::Result<()> {
+        let mut held = Some(held);
+        if !self.root_is_refused() {
+            self.ask_root(signal);
+            held = None;
+            self.root.0.handle.ended().await?;
+        }
+        self.grow();
+        // Frozen first here, too: a deputy takes so long that a process could start another one meanwhile, which nobody
+        // would know of.
+        if !self.refused().is_empty() && self.freeze_with(deputy).await {
+            let refused = self.refused();
+            deputy.signal(signal, refused.clone()).await;
+            self.signal(signal);
+            deputy.signal(Signal::CONT, refused).await;
+            self.root_is_held = false;
+            self.descendants.values_mut().for_each(|member| member.is_held = false);
+            self.insist();
+        } else {
+            self.signal(signal);
+        }
+        self.signal(Signal::CONT);
+        drop(held);
+        self.ended().await
+    }
+
+    /// As [`kill`](Tree::kill), through the deputy where we may not. The launcher is frozen first and killed last: so it
+    /// reaps nobody, and the numbers that the deputy is told stay those of the processes that are meant.
+    pub(crate) async fn kill_with(&mut self, deputy: &dyn Deputy) {
+        let is_let = self.freeze_with(deputy).await;
+        let refused = self.refused();
+        if is_let && !refused.is_empty() && deputy.signal(Signal::KILL, refused).await {
+            self.insist();
+        }
+        self.signal(Signal::KILL);
+    }
+
+    /// Freezes all, and finds all; whether the deputy was let.
+    async fn freeze_with(&mut self, deputy: &dyn Deputy) -> bool {
+        for _ in 0..MOST_ROUNDS_OF_A_DEPUTY {
+            self.freeze().await;
+            let running: Vec<u32> = self.refused().into_iter().filter(|pid| !self.is_held(*pid)).collect();
+            if running.is_empty() {
+                break;
+            }
+            if !deputy.signal(Signal::STOP, running.clone()).await {
+                return false;
+            }
+            for _ in 0..MOST_ROUNDS {
+                if running.iter().all(|pid| threads_are(*pid, STOPPED)) {
+                    break;
+                }
+                Timer::after(MOMENT).await;
+            }
+            for pid in running {
+                match self.descendants.get_mut(&pid) {
+                    Some(member) => member.is_held = true,
+                    None => self.root_is_held = true,
+                }
+            }
+            self.grow();
+        }
+        true
+    }
+
+    /// From now on waits for those, too, that may not be signalled.
+    pub(crate) fn insist(&mut self) {
+        self.root_is_awaited = true;
+        for member in self.descendants.values_mut() {
+            member.is_awaited = true;
+        }
+    }
+
+    /// Those that may not be signalled, and have not ended.
+    fn refused(&self) -> Vec<u32> {
+        let is_refused =
+            |handle: &Handle| matches!(handle.has_ended(), Ok(false)) && is_permission_denied(&handle.signal(0));
+        let descendants = self.descendants.iter().filter(|(_, member)| is_refused(&member.handle));
+        let root = is_refused(&self.root.0.handle).then(|| self.root.id());
+        root.into_iter().chain(descendants.map(|(pid, _)| *pid)).collect()
+    }
+
+    fn is_held(&self, pid: u32) -> bool {
+        self.descendants.get(&pid).map_or(self.root_is_held, |member| member.is_held)
+    }
+
+    /// Whether something of it may not be signalled.
+    pub(crate) fn is_out_of_reach(&self) -> bool {
+        !self.refused().is_empty()
     }
 
     /// Waits until every member has ended, those included that were started meanwhile; not for those that may not
     /// be signalled.
     pub(crate) async fn ended(&mut self) -> io::Result<()> {
         loop {
-            if !self.root_is_refused() {
+            if self.root_is_awaited || !self.root_is_refused() {
                 self.root.0.handle.ended().await?;
             }
-            for member in self.descendants.values().filter(|member| !member.is_refused) {
+            for member in self.descendants.values().filter(|member| member.is_awaited || !member.is_refused) {
                 member.handle.ended().await?;
             }
             if !self.grow() {
@@ -217,6 +335,10 @@ impl Tree {
         survivors.sort_unstable();
         survivors
     }
+}
+
+fn threads_are(pid: u32, states: &[u8]) -> bool {
+    proc::thread_states(pid).iter().all(|state| states.contains(state))
 }
 
 fn exists(handle: &Handle) -> bool {

@@ -7,6 +7,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use rustix::io::Errno;
@@ -22,6 +23,8 @@ pub(crate) struct Pidfd {
     fd: Watched,
     /// Held while the end is looked for, and while a signal relies on the end not being known yet.
     exit: Mutex<Option<Exit>>,
+    keeps_epitaph: AtomicBool,
+    epitaph: OnceLock<proc::Epitaph>,
 }
 
 /// Whether the status is ours to take.
@@ -76,7 +79,14 @@ impl Pidfd {
     }
 
     pub(crate) fn of_stranger(pid: u32, fd: OwnedFd) -> io::Result<Pidfd> {
-        Ok(Pidfd { pid, relation: Relation::Other, fd: Watched::new_nonblocking(fd)?, exit: Mutex::new(None) })
+        Ok(Pidfd {
+            pid,
+            relation: Relation::Other,
+            fd: Watched::new_nonblocking(fd)?,
+            exit: Mutex::new(None),
+            keeps_epitaph: AtomicBool::new(false),
+            epitaph: OnceLock::new(),
+        })
     }
 
     #[cfg(feature = "daemon")]
@@ -106,6 +116,8 @@ impl Pidfd {
             relation: Relation::Child,
             fd: Watched::new_nonblocking(fd)?,
             exit: Mutex::new(None),
+            keeps_epitaph: AtomicBool::new(false),
+            epitaph: OnceLock::new(),
         })
     }
 
@@ -121,7 +133,34 @@ impl Pidfd {
         Ok(*exit)
     }
 
+    /// Has the child looked at between its end and its being reaped. To be called before anybody waits.
+    pub(crate) fn keep_epitaph(&self) {
+        self.keeps_epitaph.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn epitaph(&self) -> Option<proc::Epitaph> {
+        self.epitaph.get().cloned()
+    }
+
+    /// Looks at the child if it has ended; whether there is anything left to look at.
+    fn take_epitaph(&self) -> Result<Option<()>, Errno> {
+        let is_zombie = || wait(self.fd.get_ref(), WaitIdOptions::NOWAIT).map(|status| status.map(|_| ()));
+        if is_zombie()?.is_none() {
+            return Ok(None);
+        }
+        let epitaph = proc::epitaph(self.pid);
+        // Unreaped before and after, so what was read was its own.
+        if let (Some(epitaph), Some(())) = (epitaph, is_zombie()?) {
+            let _ = self.epitaph.set(epitaph);
+        }
+        Ok(Some(()))
+    }
+
     fn look(&self) -> io::Result<Option<Exit>> {
+        // Still running a moment ago is still running: reaped now, it would not have been looked at.
+        if self.keeps_epitaph.load(Ordering::Relaxed) && matches!(self.take_epitaph(), Ok(None)) {
+            return Ok(None);
+        }
         let options = match self.relation {
             Relation::Child => WaitIdOptions::empty(),
             Relation::Other => WaitIdOptions::NOWAIT,

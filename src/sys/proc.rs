@@ -27,6 +27,61 @@ fn parse_stat(text: &str) -> Option<Stat> {
     Some(Stat { parent, group, is_zombie })
 }
 
+/// Whether this process has a terminal that a child inherits; also when that can't be told.
+pub(crate) fn has_terminal() -> bool {
+    let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let fields = stat.rsplit_once(')').map(|(_, rest)| rest.split_ascii_whitespace());
+    fields.and_then(|mut fields| fields.nth(4)) != Some("0")
+}
+
+/// What a process that has ended, and was not reaped yet, still says of itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Epitaph {
+    /// The name of the file that it executed last; fifteen bytes of it.
+    pub(crate) name: String,
+    /// It had children of its own, and waited for one of them to end.
+    pub(crate) has_reaped: bool,
+    pub(crate) real_uid: u32,
+    pub(crate) effective_gid: u32,
+    /// Supplementary groups, in order.
+    pub(crate) groups: Vec<u32>,
+}
+
+/// The epitaph of the zombie `pid`. The caller makes sure that this number is nobody else's.
+#[cfg(target_os = "linux")]
+pub(crate) fn epitaph(pid: u32) -> Option<Epitaph> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    parse_epitaph(&stat, &status)
+}
+
+#[cfg(target_os = "linux")]
+fn parse_epitaph(stat: &str, status: &str) -> Option<Epitaph> {
+    let (start, rest) = stat.rsplit_once(')')?;
+    let (_, name) = start.split_once('(')?;
+    let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
+    if *fields.first()? != "Z" {
+        return None;
+    }
+    // Page faults, minor and major, and times of children that were waited for (proc_pid_stat(5)). The kernel adds
+    // them up at that wait, and no process comes to be without a page fault.
+    let of_children = [8, 10, 13, 14].map(|at| fields.get(at).and_then(|field| field.parse::<u64>().ok()));
+    let has_reaped = of_children.into_iter().try_fold(0, |sum, count| Some(sum | count?))? != 0;
+    let numbers = |key: &str| -> Option<Vec<u32>> {
+        let line = status.lines().find_map(|line| line.strip_prefix(key))?;
+        line.split_ascii_whitespace().map(|number| number.parse().ok()).collect()
+    };
+    let mut groups = numbers("Groups:")?;
+    groups.sort_unstable();
+    Some(Epitaph {
+        name: name.to_owned(),
+        has_reaped,
+        real_uid: *numbers("Uid:")?.first()?,
+        effective_gid: *numbers("Gid:")?.get(1)?,
+        groups,
+    })
+}
+
 /// The states of all threads of a process, a letter each (proc_pid_stat(5)); none when it is gone.
 pub(crate) fn thread_states(pid: u32) -> Vec<u8> {
     let Ok(tasks) = fs::read_dir(format!("/proc/{pid}/task")) else { return Vec::new() };
@@ -142,6 +197,24 @@ mod tests {
         assert_eq!(parse_stat("42 (x) Z 7 8 9").map(|stat| stat.is_zombie), Some(true));
         assert_eq!(parse_stat("42 (x"), None);
         assert_eq!(parse_stat("42 (x) S x 8"), None);
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn an_epitaph_tells_whether_there_were_children() {
+        let own = rustix::process::getegid().as_raw();
+        for (script, expected) in [("exit 1", false), ("true & wait", true), ("/bin/true; exit 1", true)] {
+            let mut child = std::process::Command::new("sh").args(["-c", script]).spawn().unwrap();
+            while !stat(child.id()).unwrap().is_zombie {
+                std::thread::yield_now();
+            }
+            let epitaph = epitaph(child.id());
+            child.wait().unwrap();
+            let epitaph = epitaph.unwrap();
+            assert_eq!((epitaph.name.as_str(), epitaph.has_reaped, epitaph.effective_gid), ("sh", expected, own));
+        }
+        assert_eq!(epitaph(std::process::id()), None);
+        assert_eq!(parse_epitaph("1 (x) Z 1", "Uid:\t1\n"), None);
     }
 
     #[cfg(target_os = "linux")]

@@ -48,10 +48,19 @@ impl Account {
         let account = Account { name, uid };
         let uid = uid.to_string();
         let mut command = Command::new("useradd");
-        command.args(["--no-create-home", "--no-user-group", "--non-unique", "--uid", &uid, "--shell", "/bin/sh"]);
+        command.args(["--no-create-home", "--non-unique", "--uid", &uid, "--shell", "/bin/sh"]);
+        if !options.contains(&"--user-group") {
+            command.arg("--no-user-group");
+        }
         command.args(options).arg(&account.name);
         change(&mut command);
         account
+    }
+
+    /// The number of its primary group.
+    pub(crate) fn gid(&self) -> u32 {
+        let output = Command::new("id").args(["-g", &self.name]).output().unwrap();
+        String::from_utf8(output.stdout).unwrap().trim().parse().unwrap()
     }
 
     /// Removes it before its time.

@@ -3,11 +3,16 @@
 use std::collections::BTreeSet;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Command, ExitCode, Stdio};
+use std::process::{Command, ExitCode, Output, Stdio};
 
 use futures_lite::future::block_on;
 
+use crate::accounts::Account;
+
 const MARK: &str = "--as-child";
+
+/// This program, where it is given as stdin.
+const PROGRAM: &str = "/proc/self/fd/0";
 
 /// What the child is asked to do, when this process is one.
 pub(crate) fn act_as_child() -> Option<ExitCode> {
@@ -23,6 +28,11 @@ pub(crate) fn act_as_child() -> Option<ExitCode> {
                 return Some(ExitCode::FAILURE);
             }
         },
+        "play" => crate::sudo::play(&args.next()?, args.next()?, args.next()?),
+        "sudo-missing" => {
+            let error = block_on(deluxe_process::Command::new("id").user("nobody").output()).unwrap_err();
+            println!("{:?} {error}", error.kind());
+        }
         other => panic!("{other}"),
     }
     Some(ExitCode::SUCCESS)
@@ -44,18 +54,46 @@ pub(crate) fn real_users_after(set_up: &str, argument: &Path, uid: Option<u32>) 
     if let Some(uid) = uid {
         command.args(["setpriv", "--clear-groups", "--regid=65534"]).arg(format!("--reuid={uid}"));
     }
-    let output = command.arg("/proc/self/fd/0").args([MARK, "real-users"]).stdin(itself()).output().unwrap();
+    let output = command.arg(PROGRAM).args([MARK, "real-users"]).stdin(itself()).output().unwrap();
     assert!(output.status.success(), "{output:?}");
     String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect()
 }
 
 /// `real_users()` in a process of another user.
 pub(crate) fn real_users_as(uid: u32) -> BTreeSet<String> {
-    let mut command = Command::new("/proc/self/fd/0");
+    let mut command = Command::new(PROGRAM);
     command.args([MARK, "real-users"]).stdin(itself()).uid(uid).gid(65534);
     let output = command.output().unwrap();
     assert!(output.status.success(), "{output:?}");
     String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect()
+}
+
+/// A case of running as another user, by one who has no rights. A hang is a failure.
+pub(crate) fn play_as(caller: &Account, target: &Account, name: &str, has_terminal: bool) -> Output {
+    let uid = |account: &Account| account.uid.to_string();
+    let mut line = vec!["setpriv".to_owned(), format!("--reuid={}", uid(caller))];
+    line.extend([format!("--regid={}", caller.gid()), "--init-groups".into(), PROGRAM.into(), MARK.into()]);
+    line.extend(["play".into(), name.into(), caller.name.clone(), target.name.clone()]);
+    let mut command = Command::new("timeout");
+    command.args(["--kill-after=10", "300"]);
+    if has_terminal {
+        // One of its own; all of the arguments are words that a shell takes as they are.
+        let line = line.join(" ").replace(PROGRAM, "/proc/self/fd/9");
+        command.args(["sh", "-c", "exec 9<&0; script -q -e -c \"$1\" /dev/null < /dev/null", "sh", &line]);
+    } else {
+        command.args(line);
+    }
+    command.env("OF_THE_CALLER", "leak").current_dir("/").stdin(itself()).output().unwrap()
+}
+
+/// What running as another user says where there is no sudo.
+pub(crate) fn sudo_as_a_plain_file() -> String {
+    let script = r#"mount --bind /etc/passwd "$(command -v sudo)" && exec "$@""#;
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "sh", "-c", script, "sh", PROGRAM, MARK, "sudo-missing"]);
+    let output = command.stdin(itself()).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout).unwrap()
 }
 
 /// This program as an open file: its path may lead through directories that another user can't enter.

@@ -1,0 +1,94 @@
+//! Ways to run a command that lead through another program, or to another user.
+//!
+//! A launcher rewrites what the command says (program, arguments, environment) into a command line of this machine. The
+//! hard part comes afterwards: what ends is then the launcher, and whether its exit status is its own word or the
+//! command's has to be found out.
+
+mod sudo;
+mod words;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitStatus;
+use std::sync::Arc;
+
+use crate::command::Command;
+use crate::error::{Error, ErrorKind, Result};
+use crate::process::Process;
+use crate::users::User;
+
+pub(super) use sudo::Switch;
+
+/// How a command becomes another user's: for [`Command::user_via`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum UserVia {
+    /// Through `sudo -n`, within what its rules allow.
+    Sudo,
+    /// By this program itself, which has to be root. Not there yet: [`ErrorKind::Unsupported`].
+    Native,
+}
+
+/// Whether this program can become somebody else without help.
+const HAS_NATIVE: bool = false;
+
+/// A command line in the place of what the command says.
+pub(super) struct Rewritten {
+    pub(super) program: PathBuf,
+    pub(super) argv: Vec<OsString>,
+    pub(super) environment: Vec<(OsString, OsString)>,
+    pub(super) switch: Arc<Switch>,
+}
+
+/// The command line that makes the command another user's; nothing when it is to run as this one.
+pub(super) fn rewrite(command: &Command) -> Result<Option<Rewritten>> {
+    let Some(name) = &command.user else { return Ok(None) };
+    let user = known(name)?;
+    let is_root = rustix::process::geteuid().is_root();
+    match command.user_via.unwrap_or(if is_root && HAS_NATIVE { UserVia::Native } else { UserVia::Sudo }) {
+        UserVia::Sudo => sudo::rewrite(command, &user).map(Some),
+        UserVia::Native => {
+            let message =
+                format!("was not started as `{name}`: becoming another user without sudo is not supported yet");
+            Err(Error::new(ErrorKind::Unsupported, message))
+        }
+    }
+}
+
+/// The account as it is at this moment.
+fn known(name: &str) -> Result<User> {
+    // sudo takes `#` for a number, which need not be anybody's, and what begins with `-` could be an option.
+    if name.is_empty() || name.starts_with(['#', '-']) || name.contains('\0') {
+        let message = format!("was not started: {name:?} can't be the name of a user");
+        return Err(Error::new(ErrorKind::InvalidInput, message));
+    }
+    User::by_name_here(name)?.ok_or_else(|| {
+        Error::new(ErrorKind::UnknownUser, format!("was not started: there is no user `{}`", name.escape_debug()))
+    })
+}
+
+/// The exit status when it is the command's own, and an error when it is a refusal of the launcher. `heard` is all that
+/// came on stderr, where that was captured.
+pub(super) async fn own_status(
+    process: Process,
+    switch: Option<Arc<Switch>>,
+    status: ExitStatus,
+    heard: Option<String>,
+) -> Result<ExitStatus> {
+    match switch {
+        Some(switch) if sudo::may_be_its_own(status) => {
+            switch.refusal(process.epitaph().as_ref(), heard.as_deref()).await.map_or(Ok(status), Err)
+        }
+        _ => Ok(status),
+    }
+}
+
+/// The same as far as it can be told at once.
+pub(super) fn own_status_now(process: &Process, switch: Option<&Switch>, status: ExitStatus) -> Result<ExitStatus> {
+    match switch {
+        Some(switch) if sudo::may_be_its_own(status) => {
+            switch.sure_refusal(process.epitaph().as_ref()).map_or(Ok(status), Err)
+        }
+        _ => Ok(status),
+    }
+}
