@@ -101,7 +101,7 @@ pub trait Daemon: Serialize + DeserializeOwned + Send + Sync + 'static {
         async {}
     }
 
-    /// On SIGTERM, SIGINT or SIGQUIT, once.
+    /// On SIGTERM, SIGINT or SIGQUIT, once. The daemon does not end before this has, even when `run` does.
     fn on_terminate(&self, context: &Context) -> impl Future<Output = ()> + Send {
         let _ = context;
         async {}

@@ -238,7 +238,8 @@ impl Error {
             write!(f, "`{command}` ")?;
         }
         f.write_str(&facts.message)?;
-        if let Some(last) = facts.stderr_tail.as_deref().and_then(last_line) {
+        // Where a cause is known, that is what follows; what was said last may have been about something else.
+        if let Some(last) = facts.stderr_tail.as_deref().filter(|_| facts.source.is_none()).and_then(last_line) {
             write!(f, ": {last}")?;
         }
         Ok(())
@@ -272,8 +273,9 @@ impl fmt::Debug for Error {
         for cause in self.causes() {
             write!(f, "\n  caused by: {cause}")?;
         }
-        // A single line of stderr is already at the end of the first line.
-        if let Some(tail) = self.stderr_tail().filter(|tail| tail.trim().lines().count() > 1) {
+        // A single line of stderr is already at the end of the first line, unless a cause is there.
+        let least = if self.0.source.is_none() { 1 } else { 0 };
+        if let Some(tail) = self.stderr_tail().filter(|tail| tail.trim().lines().count() > least) {
             f.write_str("\n  the end of its stderr:")?;
             for line in tail.lines() {
                 write!(f, "\n    {line}")?;

@@ -4,7 +4,7 @@
 //! A trial runs this binary again, twice deep: a supervisor, which adopts and reaps whatever a case leaves behind and
 //! enforces a deadline, and under it the case. So a case that hangs is a failure, a process that escapes is a failure
 //! of the case that let it, and no machine's PID 1 has to be quick. What a case needs as a program is this binary, too.
-
+#![allow(clippy::unwrap_used, reason = "a test that panics has failed, which is what is wanted")]
 #![allow(clippy::unwrap_used, reason = "a test that finds something else has failed")]
 
 mod isolated {

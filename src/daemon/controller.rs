@@ -261,7 +261,8 @@ impl<D> Controller<D> {
         self.change(|settings| settings.environment = Some(variables))
     }
 
-    /// Where the daemon's stdout and stderr go once it is ready, appended; by default nowhere.
+    /// Where the daemon's stdout and stderr go once it is ready, appended; by default nowhere. A relative path is relative
+    /// to the starter's working directory, as all paths here are.
     #[must_use]
     pub fn log_file(self, path: impl AsRef<Path>) -> Self {
         let path = path.as_ref().to_owned();

@@ -6,7 +6,7 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
@@ -46,11 +46,15 @@ struct Begun {
 /// Starts the daemon whose launch lock is ours; gives its number when it is ready.
 pub(crate) async fn launch(claim: Claim, place: &Place, settings: &Arc<Settings>, arguments: &[u8]) -> Result<u32> {
     background::ensure_started()?;
+    // The daemon works in another directory.
+    let log_file = settings.log_file.as_deref().map(std::path::absolute).transpose().map_err(|error| {
+        Error::io(format!("the daemon `{}` was not started: its log file's path can't be used", settings.name), error)
+    })?;
     let begun = {
         let settings = Arc::clone(settings);
         LAUNCHING.run(move || begin(&settings)).await?
     };
-    let mut talk = Talk { settings, claim: Some(claim), place, arguments, begun: &begun, second: None };
+    let mut talk = Talk { settings, claim: Some(claim), place, log_file, arguments, begun: &begun, second: None };
     let mut said = Vec::new();
     let result = {
         let mut listening = pin!(listen(&begun.stderr, &mut said));
@@ -147,6 +151,7 @@ struct Talk<'a> {
     settings: &'a Settings,
     claim: Option<Claim>,
     place: &'a Place,
+    log_file: Option<PathBuf>,
     arguments: &'a [u8],
     begun: &'a Begun,
     second: Option<Process>,
@@ -189,7 +194,7 @@ impl Talk<'_> {
             directory: (&*self.place.directory).into(),
             stem: self.place.stem.clone(),
             pidfile: self.place.pidfile.as_deref().map(Into::into),
-            log_file: self.settings.log_file.as_deref().map(Into::into),
+            log_file: self.log_file.as_deref().map(Into::into),
             arguments: self.arguments.len() as u64,
         };
         self.send(&orders, &[files.directory.as_fd(), files.lock.as_fd()]).await?;

@@ -167,6 +167,7 @@ async fn run<D: Daemon>(
     let mut hook: Option<Hook<'_>> = None;
     let mut last: Option<Hook<'_>> = None;
     let mut is_terminating = false;
+    let mut returned = None;
     let mut ready = context.0.changed.listen();
     poll_fn(|cx| {
         inbox.collect(signals, Some(context), cx);
@@ -192,12 +193,15 @@ async fn run<D: Daemon>(
                 }
                 hook = None;
             }
-            run.as_mut().poll(cx)
+            if returned.is_none() {
+                if let Poll::Ready(result) = run.as_mut().poll(cx) {
+                    returned = Some(result);
+                }
+            }
         }));
-        let step = match step {
-            Ok(step) => step,
-            Err(panic) => return Poll::Ready(Err(Trouble::Panicked(message(&*panic)))),
-        };
+        if let Err(panic) = step {
+            return Poll::Ready(Err(Trouble::Panicked(message(&*panic))));
+        }
         if launch.is_some() {
             // The listener is polled only to be woken when `ready` is called from another task.
             while Pin::new(&mut ready).poll(cx).is_ready() {
@@ -209,11 +213,15 @@ async fn run<D: Daemon>(
                 }
             }
         }
-        match step {
-            Poll::Ready(result) => Poll::Ready(result.map_err(Trouble::Failed)),
+        // That `run` ends at once when it is told to must not cut off the hook for it.
+        if last.is_some() {
+            return Poll::Pending;
+        }
+        match returned.take() {
+            Some(result) => Poll::Ready(result.map_err(Trouble::Failed)),
             // Asked to end, its hook has run, and it does not want to see to it itself.
-            Poll::Pending if is_terminating && last.is_none() && !context.ends_itself() => Poll::Ready(Ok(())),
-            Poll::Pending => Poll::Pending,
+            None if is_terminating && !context.ends_itself() => Poll::Ready(Ok(())),
+            None => Poll::Pending,
         }
     })
     .await

@@ -66,7 +66,10 @@ const DEADLINE: Duration = Duration::from_secs(120);
 pub(crate) fn run(name: &'static str, executor: fn(Case) -> Outcome, case: fn(Itself) -> Case) {
     let _watchdog = Watchdog::over(name);
     if let Err(error) = executor(case(Itself::of(name))) {
-        panic!("{error:?}");
+        match error.downcast_ref::<deluxe_process::Error>() {
+            Some(error) => panic!("{error:?}"),
+            None => panic!("{error}"),
+        }
     }
 }
 

@@ -29,6 +29,7 @@ pub(crate) fn bystander(_: &[String]) {
 struct Bystander(i32);
 
 impl Bystander {
+    #[allow(clippy::zombie_processes, reason = "it is reaped by its number, or by the thief")]
     fn start() -> Bystander {
         let program = process::Command::new(env::current_exe().unwrap())
             .args(["--program", "bystander"])
@@ -267,6 +268,7 @@ pub(crate) fn number_reused(executor: Executor) {
 }
 
 /// Somebody who is no child of this process: a shell starts it, told to by its stdin.
+#[allow(clippy::zombie_processes, reason = "a case that panics ends, and its supervisor reaps")]
 fn stranger_with_the_number(pid: i32) -> Bystander {
     let mut shell = process::Command::new("sh")
         .args(["-c", "while read -r _; do \"$0\" --program bystander >/dev/null & echo $!; done"])

@@ -17,6 +17,7 @@ const DEADLINE: Duration = Duration::from_secs(120);
 /// What was killed with the case may take this long to be gone.
 const SETTLES_WITHIN: Duration = Duration::from_secs(10);
 
+#[allow(clippy::zombie_processes, reason = "everything is reaped in one place")]
 pub(crate) fn supervise(args: &[String]) -> ExitCode {
     rustix::process::set_child_subreaper(Some(rustix::process::getpid())).expect("a subreaper");
     let case = Command::new(env::current_exe().expect("this binary"))

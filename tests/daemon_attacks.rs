@@ -1,0 +1,179 @@
+//! Daemons under attack: many starters at once, death at every step, forged files, strangers with a daemon's number,
+//! hostile directories, full disks, forged handshakes, and futures that are dropped at any moment.
+//!
+//! Every case runs in a process of its own, below a warden who gives it a deadline, inherits what it orphans, and fails it
+//! for every process that it leaves. What needs root, namespaces or strace(1) is counted as ignored where that is missing,
+//! and says so.
+//!
+//! | variable | default | meaning |
+//! |---|---|---|
+//! | `DAEMON_ATTACKS_ROUNDS` | 20 | rounds of 64 starters; the long run has 100 |
+//! | `DAEMON_ATTACKS_DROPS` | 1000 | how many `start()` futures are dropped |
+//! | `DAEMON_ATTACKS_SEED` | by chance, printed | what chance begins with |
+
+#![cfg(all(target_os = "linux", feature = "daemon"))]
+#![allow(clippy::unwrap_used, reason = "all of this is tests, in a form that the lint does not know")]
+
+#[path = "daemon_attacks/again.rs"]
+mod again;
+#[path = "daemon_attacks/drops.rs"]
+mod drops;
+#[path = "daemon_attacks/inside.rs"]
+mod inside;
+#[path = "daemon_attacks/kills.rs"]
+mod kills;
+#[path = "daemon_attacks/marks.rs"]
+mod marks;
+#[path = "daemon_attacks/pidfiles.rs"]
+mod pidfiles;
+#[path = "daemon_attacks/places.rs"]
+mod places;
+#[path = "daemon_attacks/raw.rs"]
+mod raw;
+#[path = "daemon_attacks/scene.rs"]
+mod scene;
+#[path = "daemon_attacks/starters.rs"]
+mod starters;
+#[path = "daemon_attacks/stops.rs"]
+mod stops;
+#[path = "daemon_attacks/strangers.rs"]
+mod strangers;
+#[path = "daemon_attacks/warden.rs"]
+mod warden;
+#[path = "daemon_attacks/worker.rs"]
+mod worker;
+
+use std::process::{Command, ExitCode, Stdio};
+
+use libtest_mimic::{Arguments, Trial};
+
+use scene::Scene;
+
+/// A test, and what it needs of the machine.
+struct Case {
+    name: &'static str,
+    needs: &'static [Needs],
+    run: fn(&Scene),
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Needs {
+    Root,
+    /// Leave to make pid and mount namespaces.
+    Namespaces,
+    /// strace(1), and leave to trace.
+    Strace,
+}
+
+impl Needs {
+    fn is_met(self) -> bool {
+        let succeeds = |program: &str, args: &[&str]| {
+            let mut command = Command::new(program);
+            command.args(args).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+            command.status().is_ok_and(|status| status.success())
+        };
+        match self {
+            Needs::Root => rustix::process::geteuid().is_root(),
+            Needs::Namespaces => {
+                let script = "mount -t tmpfs none /mnt && echo 100 > /proc/sys/kernel/ns_last_pid";
+                succeeds("unshare", &["--pid", "--fork", "--mount", "--mount-proc", "sh", "-c", script])
+            }
+            Needs::Strace => succeeds("strace", &["-f", "-e", "inject=getppid:signal=KILL:when=2", "true"]),
+        }
+    }
+}
+
+/// Lists the functions of a module as cases.
+macro_rules! cases {
+    ($module:ident, $needs:expr, [$($name:ident),+ $(,)?]) => {
+        [$(Case { name: concat!(stringify!($module), "::", stringify!($name)), needs: $needs, run: $module::$name }),+]
+    };
+}
+
+fn all_cases() -> Vec<Case> {
+    let mut cases = Vec::new();
+    cases.extend(cases!(starters, &[], [one_of_sixty_four, stops_and_kills_mixed_in, a_new_boot]));
+    cases.extend(cases!(
+        kills,
+        &[],
+        [starter_of_a_blocked_setup, starter_of_a_waiting_setup, second_stage_in_a_setup, a_fork_of_a_setup_that_dies]
+    ));
+    cases.extend(cases!(
+        kills,
+        &[Needs::Strace],
+        [first_stage_at_every_step, second_stage_at_every_step, starter_at_every_step]
+    ));
+    cases.extend(cases!(
+        pidfiles,
+        &[],
+        [
+            nonsense_in_it,
+            somebody_elses_number_in_it,
+            deleted,
+            a_link_in_its_place,
+            a_directory_in_its_place,
+            left_half_written
+        ]
+    ));
+    cases.extend(cases!(
+        strangers,
+        &[],
+        [a_fork_that_outlives_its_daemon, another_boot, an_identity_without_a_launch, a_look_while_it_ends]
+    ));
+    cases.extend(cases!(
+        strangers,
+        &[Needs::Root, Needs::Namespaces],
+        [another_pid_namespace, a_recycled_number, a_number_recycled_between_the_looks]
+    ));
+    cases.extend(cases!(stops, &[], [term_is_ignored, many_at_once, read_only_eyes]));
+    cases.extend(cases!(
+        stops,
+        &[Needs::Root, Needs::Namespaces],
+        [under_a_first_process_that_does_not_reap, as_the_first_process, a_failed_start_as_the_first_process]
+    ));
+    cases.extend(cases!(
+        places,
+        &[],
+        [directories_that_are_not_safe, lock_files_that_are_not_ours, lock_file_moved_away, directory_removed]
+    ));
+    cases.extend(cases!(places, &[Needs::Root], [lock_files_of_others, another_users_daemon]));
+    cases.extend(cases!(places, &[Needs::Root, Needs::Namespaces], [a_full_disk, a_disk_that_became_read_only]));
+    cases.extend(cases!(marks, &[], [without_a_socket, with_nonsense, with_a_huge_length]));
+    cases.extend(cases!(marks, &[Needs::Root], [another_users_socket, set_user_id, set_group_id]));
+    cases.extend(cases!(drops, &[], [at_any_moment, everything_at_once]));
+    cases.extend(cases!(inside, &[], [a_daemon_that_controls_itself, from_setup_to_the_end, a_fork_is_not_the_daemon]));
+    cases
+}
+
+fn main() -> ExitCode {
+    again::stop_if_asked();
+    deluxe_process::daemon::init().register::<worker::Worker>().run_on(futures_lite::future::block_on);
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    if let [role, rest @ ..] = &args[..] {
+        match (role.as_str(), rest) {
+            ("--warden", [name]) => return warden::watch(name),
+            ("--case", [name]) => {
+                let case = all_cases().into_iter().find(|case| case.name == name).unwrap();
+                (case.run)(&Scene::new());
+                return ExitCode::SUCCESS;
+            }
+            ("--as", [directory, verb, rest @ ..]) => return again::act(directory.as_ref(), verb, rest),
+            _ => {}
+        }
+    }
+    let unmet: Vec<Needs> =
+        [Needs::Root, Needs::Namespaces, Needs::Strace].into_iter().filter(|need| !need.is_met()).collect();
+    let mut ignored = 0;
+    let trials = all_cases().into_iter().map(|case| {
+        let is_ignored = case.needs.iter().any(|need| unmet.contains(need));
+        ignored += usize::from(is_ignored);
+        let name = case.name;
+        Trial::test(name, move || warden::hire(name)).with_ignored_flag(is_ignored)
+    });
+    let trials = trials.collect();
+    let conclusion = libtest_mimic::run(&Arguments::from_args(), trials);
+    if ignored > 0 {
+        eprintln!("{ignored} tests were ignored: they need root, leave to make namespaces, or strace");
+    }
+    conclusion.exit_code()
+}

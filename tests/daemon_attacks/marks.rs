@@ -1,0 +1,171 @@
+//! Whoever marks a process as a stage of a daemon, and is no starter: it ends with 71, and runs nothing.
+
+use std::fs::Permissions;
+use std::io::Write;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+
+use crate::again::said_by;
+use crate::scene::{Scene, until};
+
+const MARKS: [&str; 2] = ["deluxe-process:daemon:1", "deluxe-process:daemon:2"];
+const NOBODY: u32 = 65534;
+
+/// This program with a mark. Were it to go on as an ordinary one, it would list its cases.
+fn marked(mark: &str, stdin: impl Into<Stdio>) -> Command {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args([mark, "worker", "--list"]).stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+/// It ends by itself, before anybody says more, and has done nothing.
+fn ends(mut child: Child) {
+    until(|| child.try_wait().unwrap());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(71), "{output:?}");
+    assert!(output.stdout.is_empty() && output.stderr.is_empty(), "{output:?}");
+}
+
+pub(crate) fn without_a_socket(scene: &Scene) {
+    for mark in MARKS {
+        ends(marked(mark, Stdio::null()).spawn().unwrap());
+        // A pipe that nobody closes.
+        ends(marked(mark, Stdio::piped()).spawn().unwrap());
+        ends(marked(mark, std::fs::File::open(std::env::current_exe().unwrap()).unwrap()).spawn().unwrap());
+        // A socket, but to nobody.
+        let listener = std::os::unix::net::UnixListener::bind(scene.path.join(mark.replace(':', "-"))).unwrap();
+        ends(marked(mark, OwnedFd::from(listener)).spawn().unwrap());
+        let internet = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        ends(marked(mark, OwnedFd::from(internet)).spawn().unwrap());
+        // Closed.
+        let mut closed = Command::new("sh");
+        closed
+            .args(["-c", "exec \"$@\" <&-", "sh"])
+            .arg(std::env::current_exe().unwrap())
+            .args([mark, "worker", "--list"]);
+        ends(closed.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap());
+    }
+    scene.is_as_new();
+}
+
+pub(crate) fn with_nonsense(scene: &Scene) {
+    for mark in MARKS {
+        // Half a head, half a message, another message, an array that is none; and then the end.
+        let words: [&[u8]; 7] = [
+            b"",
+            b"\0",
+            b"\0\0\0\x10abc",
+            b"\0\0\0\x01\xa0",
+            b"\0\0\0\0",
+            b"GET / HTTP/1.1\r\n\r\n",
+            b"\0\0\0\x05\x9b\xff\xff\xff\xff",
+        ];
+        for text in words {
+            let (mut ours, theirs) = UnixStream::pair().unwrap();
+            let child = marked(mark, OwnedFd::from(theirs)).spawn().unwrap();
+            // It can have ended, and closed it, already.
+            let _ = ours.write_all(text);
+            drop(ours);
+            ends(child);
+        }
+    }
+    scene.is_as_new();
+}
+
+/// Says no more, and does not close: it is known without that.
+pub(crate) fn with_a_huge_length(scene: &Scene) {
+    for mark in MARKS {
+        for text in [&b"\xff\xff\xff\xff"[..], b"\xff\xff\xff\xff garbage", b"HELO there\r\n"] {
+            let (mut ours, theirs) = UnixStream::pair().unwrap();
+            ours.write_all(text).unwrap();
+            ends(marked(mark, OwnedFd::from(theirs)).spawn().unwrap());
+        }
+    }
+    // Arguments that are said to be longer than any memory, in orders that are well-formed.
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let child = marked(MARKS[1], OwnedFd::from(theirs)).spawn().unwrap();
+    write_message(&ours, &orders(u64::MAX / 2));
+    drop(ours);
+    ends(child);
+    scene.is_as_new();
+}
+
+/// Orders as a starter gives them.
+fn orders(length: u64) -> Vec<u8> {
+    let text = |text: &str| ciborium::Value::Text(text.to_owned());
+    let map = ciborium::Value::Map(vec![
+        (text("instance"), ciborium::Value::Null),
+        (text("directory"), ciborium::Value::Bytes(b"/".to_vec())),
+        (text("stem"), text("worker")),
+        (text("pidfile"), ciborium::Value::Null),
+        (text("log_file"), ciborium::Value::Null),
+        (text("arguments"), ciborium::Value::Integer(length.into())),
+    ]);
+    let mut bytes = Vec::new();
+    ciborium::into_writer(&map, &mut bytes).unwrap();
+    bytes
+}
+
+fn write_message(mut socket: &UnixStream, body: &[u8]) {
+    socket.write_all(&u32::try_from(body.len()).unwrap().to_be_bytes()).unwrap();
+    socket.write_all(body).unwrap();
+}
+
+/// This program's file in a place where everybody can run it, with this mode and group.
+fn copy(scene: &Scene, mode: u32, group: u32) -> PathBuf {
+    std::fs::set_permissions(&scene.path, Permissions::from_mode(0o755)).unwrap();
+    let path = scene.path.join(format!("copy-{mode:o}"));
+    // By another process: whoever spawns while this one has it open for writing would keep it busy.
+    let copied = Command::new("cp").arg(std::env::current_exe().unwrap()).arg(&path).status().unwrap();
+    assert!(copied.success());
+    std::os::unix::fs::chown(&path, Some(0), Some(group)).unwrap();
+    std::fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
+    path
+}
+
+/// The socket of another user is no starter's, whatever is said through it.
+pub(crate) fn another_users_socket(scene: &Scene) {
+    for mark in MARKS {
+        let (_ours, theirs) = UnixStream::pair().unwrap();
+        let mut command = Command::new(copy(scene, 0o755, 0));
+        command.args([mark, "worker", "--list"]).uid(NOBODY).gid(NOBODY);
+        ends(command.stdin(OwnedFd::from(theirs)).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap());
+    }
+    scene.is_as_new();
+}
+
+/// A program that has more rights than its caller starts no daemon, and says why.
+pub(crate) fn set_user_id(scene: &Scene) {
+    for mode in [0o4755, 0o2755] {
+        let mut command = Command::new(copy(scene, mode, 0));
+        command.arg("--as").arg(&scene.path).arg("start").uid(NOBODY).gid(NOBODY).stdin(Stdio::null());
+        let said = said_by(&mut command);
+        assert!(said.starts_with("error Unsupported") && said.contains("more rights than its caller"), "{said}");
+    }
+    assert_eq!(scene.log(), "");
+    scene.is_as_new();
+}
+
+/// The peer has the uid that it has itself, so only its rights tell: with a handshake made by hand it would write files as
+/// the group. It does not even listen.
+pub(crate) fn set_group_id(scene: &Scene) {
+    let copy = copy(scene, 0o2755, 0);
+    for mark in MARKS {
+        let mut forger = Command::new("/proc/self/fd/0");
+        forger.arg("--as").arg(&scene.path).arg("forge").arg(&copy).arg(mark).uid(NOBODY).gid(NOBODY);
+        forger.stdin(std::fs::File::open(std::env::current_exe().unwrap()).unwrap());
+        assert_eq!(said_by(&mut forger), "Some(71)", "{mark}");
+    }
+    scene.is_as_new();
+}
+
+/// Starts a marked process with a socket of its own, and says nothing.
+pub(crate) fn forge(copy: &str, mark: &str) {
+    let (_ours, theirs) = UnixStream::pair().unwrap();
+    let mut child = Command::new(copy).args([mark, "worker", "--list"]).stdin(OwnedFd::from(theirs)).spawn().unwrap();
+    println!("{:?}", until(|| child.try_wait().unwrap()).code());
+}

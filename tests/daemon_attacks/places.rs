@@ -1,0 +1,261 @@
+//! Places for a daemon's files that others have prepared, or that fail.
+
+use std::fs::Permissions;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use deluxe_process::daemon::State;
+use deluxe_process::{Controller, ErrorKind};
+use futures_lite::future::block_on;
+use rustix::fs::{CWD, FileType, Mode};
+
+use crate::again::said_by;
+use crate::raw;
+use crate::scene::{Bystander, Scene, until};
+use crate::strangers::in_namespace;
+use crate::worker::Worker;
+
+/// `nobody` of every system.
+const NOBODY: u32 = 65534;
+
+/// Nothing may be done in such a place, and nothing is.
+fn is_refused(scene: &Scene, directory: &Path, kinds: &[ErrorKind]) {
+    let of = Controller::of::<Worker>().directory(directory);
+    let starter = scene.controller().directory(directory);
+    let errors = [
+        block_on(of.state()).unwrap_err(),
+        block_on(of.stop()).unwrap_err(),
+        block_on(of.signal_user1()).unwrap_err(),
+        block_on(starter.start()).unwrap_err(),
+        block_on(starter.restart()).unwrap_err(),
+    ];
+    for error in errors {
+        assert!(kinds.contains(&error.kind()) && error.path().is_some(), "{error:?}");
+    }
+    assert_eq!(scene.log(), "", "nothing was started");
+}
+
+pub(crate) fn directories_that_are_not_safe(scene: &Scene) {
+    let directory = scene.directory();
+    let set = |mode| std::fs::set_permissions(&directory, Permissions::from_mode(mode)).unwrap();
+    for mode in [0o777, 0o1777, 0o770, 0o702] {
+        set(mode);
+        is_refused(scene, &directory, &[ErrorKind::PermissionDenied]);
+    }
+    set(0o700);
+    let link = scene.path.join("link");
+    symlink(&directory, &link).unwrap();
+    is_refused(scene, &link, &[ErrorKind::Other]);
+    is_refused(scene, &link.join("."), &[ErrorKind::Other]);
+    let file = scene.path.join("file");
+    std::fs::write(&file, "").unwrap();
+    is_refused(scene, &file, &[ErrorKind::Other]);
+    if rustix::process::geteuid().is_root() {
+        std::os::unix::fs::chown(&directory, Some(NOBODY), None).unwrap();
+        is_refused(scene, &directory, &[ErrorKind::PermissionDenied]);
+        std::os::unix::fs::chown(&directory, Some(0), None).unwrap();
+    }
+    assert_eq!(std::fs::read_dir(&directory).unwrap().count(), 0, "nothing was made");
+    // In a place where everybody may make files, but nobody may touch another's, a directory of one's own is safe.
+    let everybodys = scene.path.join("everybodys");
+    std::fs::create_dir(&everybodys).unwrap();
+    std::fs::set_permissions(&everybodys, Permissions::from_mode(0o1777)).unwrap();
+    let own = everybodys.join("own");
+    std::fs::create_dir(&own).unwrap();
+    block_on(scene.controller().directory(&own).start()).unwrap();
+    assert!(block_on(Controller::of::<Worker>().directory(&own).stop()).unwrap().was_running());
+    scene.is_as_new();
+}
+
+/// What stands in the lock file's place is as it was.
+fn lock_is_refused(scene: &Scene) {
+    is_refused(scene, &scene.directory(), &[ErrorKind::PermissionDenied, ErrorKind::Other]);
+}
+
+pub(crate) fn lock_files_that_are_not_ours(scene: &Scene) {
+    let lock = scene.lock();
+    let treasure = scene.path.join("treasure");
+    std::fs::write(&treasure, "treasure").unwrap();
+    std::fs::set_permissions(&treasure, Permissions::from_mode(0o600)).unwrap();
+    let planted: [&dyn Fn(); 5] = [
+        &|| symlink(&treasure, &lock).unwrap(),
+        &|| symlink(scene.path.join("nowhere"), &lock).unwrap(),
+        &|| std::fs::hard_link(&treasure, &lock).unwrap(),
+        &|| rustix::fs::mknodat(CWD, &lock, FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap(),
+        &|| {
+            std::fs::write(&lock, "").unwrap();
+            std::fs::set_permissions(&lock, Permissions::from_mode(0o644)).unwrap();
+        },
+    ];
+    for plant in planted {
+        plant();
+        lock_is_refused(scene);
+        std::fs::remove_file(&lock).unwrap();
+        assert_eq!(std::fs::read_to_string(&treasure).unwrap(), "treasure");
+        assert!(!scene.path.join("nowhere").exists());
+    }
+    std::fs::create_dir(&lock).unwrap();
+    lock_is_refused_for_start(scene);
+    std::fs::remove_dir(&lock).unwrap();
+    let socket = std::os::unix::net::UnixListener::bind(&lock).unwrap();
+    is_refused(scene, &scene.directory(), &[ErrorKind::Other]);
+    drop(socket);
+    std::fs::remove_file(&lock).unwrap();
+    scene.is_as_new();
+}
+
+fn lock_is_refused_for_start(scene: &Scene) {
+    is_refused(scene, &scene.directory(), &[ErrorKind::PermissionDenied, ErrorKind::Other]);
+}
+
+pub(crate) fn lock_files_of_others(scene: &Scene) {
+    let lock = scene.lock();
+    // The null device.
+    rustix::fs::mknodat(CWD, &lock, FileType::CharacterDevice, Mode::from_raw_mode(0o600), rustix::fs::makedev(1, 3))
+        .unwrap();
+    lock_is_refused(scene);
+    std::fs::remove_file(&lock).unwrap();
+    std::fs::write(&lock, "").unwrap();
+    std::fs::set_permissions(&lock, Permissions::from_mode(0o600)).unwrap();
+    std::os::unix::fs::chown(&lock, Some(NOBODY), None).unwrap();
+    lock_is_refused(scene);
+    std::fs::remove_file(&lock).unwrap();
+    scene.is_as_new();
+}
+
+/// Who takes the lock file away takes away what is known. Nobody is signalled then, and all is known again when it is back.
+pub(crate) fn lock_file_moved_away(scene: &Scene) {
+    let pid = scene.start();
+    let away = scene.directory().join("away");
+    std::fs::rename(scene.lock(), &away).unwrap();
+    assert_eq!(block_on(scene.of().state()).unwrap(), State::Stopped);
+    assert!(!block_on(scene.of().stop()).unwrap().was_running());
+    assert!(raw::is_alive(pid));
+    std::fs::rename(&away, scene.lock()).unwrap();
+    assert_eq!(scene.pid(), Some(pid));
+    scene.stop();
+    scene.is_as_new();
+}
+
+pub(crate) fn directory_removed(scene: &Scene) {
+    let pid = scene.start();
+    std::fs::remove_dir_all(scene.directory()).unwrap();
+    assert_eq!(block_on(scene.of().state()).unwrap(), State::Stopped);
+    let error = block_on(scene.controller().start()).unwrap_err();
+    assert_eq!((error.kind(), error.path()), (ErrorKind::NotFound, Some(&*scene.directory())), "{error:?}");
+    // It can still be told to end by who knows it, and does so in order.
+    raw::kill(pid, libc::SIGTERM);
+    until(|| (!raw::is_alive(pid)).then_some(()));
+    assert!(scene.log().contains(&format!("end {pid}")));
+    std::fs::create_dir(scene.directory()).unwrap();
+    scene.is_as_new();
+}
+
+/// This program as somebody else, who can't enter the directory that it is in.
+fn as_nobody(scene: &Scene, verb: &str) -> Command {
+    let mut command = Command::new("/proc/self/fd/0");
+    command.arg("--as").arg(&scene.path).arg(verb).uid(NOBODY).gid(NOBODY);
+    command.stdin(std::fs::File::open(std::env::current_exe().unwrap()).unwrap()).stdout(Stdio::piped());
+    command
+}
+
+/// root's daemon, in a directory where everybody may look.
+pub(crate) fn another_users_daemon(scene: &Scene) {
+    for path in [&scene.path, &scene.directory()] {
+        std::fs::set_permissions(path, Permissions::from_mode(0o755)).unwrap();
+    }
+    let bystander = Bystander::new();
+    let pid = scene.start();
+    for verb in ["state", "stop", "signal", "terminate", "start"] {
+        let said = said_by(&mut as_nobody(scene, verb));
+        assert!(said.starts_with("error PermissionDenied"), "{verb}: {said}");
+    }
+    assert_eq!(scene.pid(), Some(pid));
+    scene.stop();
+    // The other way round: root does not trust what another user has.
+    std::fs::write(scene.path.join("log"), "").unwrap();
+    for path in [scene.directory(), scene.path.join("log")] {
+        std::os::unix::fs::chown(path, Some(NOBODY), Some(NOBODY)).unwrap();
+    }
+    let started = said_by(&mut as_nobody(scene, "start"));
+    assert!(started.starts_with("started "), "{started}");
+    let error = block_on(scene.of().stop()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::PermissionDenied, "{error:?}");
+    let stopped = said_by(&mut as_nobody(scene, "stop"));
+    assert!(stopped.starts_with("stopped true false"), "{stopped}");
+    for path in [scene.directory(), scene.path.join("log")] {
+        std::os::unix::fs::chown(path, Some(0), Some(0)).unwrap();
+    }
+    std::fs::remove_file(scene.lock()).unwrap();
+    bystander.is_unharmed();
+    scene.is_as_new();
+}
+
+fn mount(args: &[&str], path: &Path) {
+    assert!(Command::new("mount").args(args).arg(path).status().unwrap().success());
+}
+
+pub(crate) fn a_full_disk(scene: &Scene) {
+    assert_eq!(said_by(&mut in_namespace(scene, "fill")), "good");
+    scene.is_as_new();
+}
+
+/// In a mount namespace of its own: a disk of one page and a half.
+pub(crate) fn fill(scene: &Scene) {
+    mount(&["-t", "tmpfs", "-o", "size=16k,mode=700", "none"], &scene.directory());
+    let filler = scene.directory().join("filler");
+    let fill = || {
+        let error = std::fs::write(&filler, vec![b'x'; 1024 * 1024]).unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::StorageFull);
+    };
+    // Full from the start: not even the boot's id can be written.
+    fill();
+    let error = block_on(scene.controller().start()).unwrap_err();
+    assert!(format!("{error:#}").contains("No space left"), "{error:#}");
+    assert_eq!(block_on(scene.of().state()).unwrap(), State::Stopped);
+    // Full when the daemon is to show its number.
+    std::fs::remove_file(&filler).unwrap();
+    scene.start();
+    scene.stop();
+    fill();
+    for _ in 0..3 {
+        let error = block_on(scene.controller().start()).unwrap_err();
+        assert!(format!("{error:#}").contains("No space left"), "{error:#}");
+        assert_eq!(block_on(scene.of().state()).unwrap(), State::Stopped);
+        assert!(!scene.pidfile().exists() && !scene.directory().join(".worker.pid.new").exists());
+    }
+    // Full while it runs.
+    std::fs::remove_file(&filler).unwrap();
+    let pid = scene.start();
+    fill();
+    assert_eq!(scene.pid(), Some(pid));
+    scene.stop();
+    std::fs::remove_file(&filler).unwrap();
+    scene.is_as_new();
+    println!("good");
+}
+
+pub(crate) fn a_disk_that_became_read_only(scene: &Scene) {
+    assert_eq!(said_by(&mut in_namespace(scene, "freeze")), "good");
+    scene.is_as_new();
+}
+
+pub(crate) fn freeze(scene: &Scene) {
+    let directory = scene.directory();
+    mount(&["-t", "tmpfs", "-o", "mode=700", "none"], &directory);
+    mount(&["--bind", directory.to_str().unwrap()], &directory);
+    let pid = scene.start();
+    mount(&["-o", "remount,bind,ro"], &directory);
+    // Whoever has the files open for writing keeps that right; whoever comes now has it not.
+    assert_eq!(scene.pid(), Some(pid));
+    assert!(raw::is_alive(pid));
+    scene.stop();
+    assert_eq!(block_on(scene.of().state()).unwrap(), State::Stopped);
+    let error = block_on(scene.controller().start()).unwrap_err();
+    assert!(format!("{error:#}").contains("Read-only file system"), "{error:#}");
+    mount(&["-o", "remount,bind,rw"], &directory);
+    scene.is_as_new();
+    println!("good");
+}

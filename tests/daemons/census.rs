@@ -1,0 +1,72 @@
+//! What a process has: counted before a case and after it, because control of a daemon leaves nothing behind.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use async_io::Timer;
+use deluxe_process::Command;
+
+use crate::executors::Outcome;
+use crate::site::Facts;
+
+/// How long the background may take to put things in order.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Census {
+    descriptors: BTreeMap<String, usize>,
+    /// A number: a thread gets its name only when it runs.
+    threads: usize,
+    children: Vec<u32>,
+}
+
+impl Census {
+    /// Counted after the first use of what stays for good: async-io, the crate's own thread, the executor's.
+    pub(crate) async fn before() -> Result<Census, deluxe_process::Error> {
+        Command::new("true").run().await?;
+        Timer::after(Duration::from_millis(1)).await;
+        // The exit of the first command may still be on its way through the background.
+        let mut census = Census::now();
+        while !census.children.is_empty() {
+            Timer::after(Duration::from_millis(1)).await;
+            census = Census::now();
+        }
+        Ok(census)
+    }
+
+    fn now() -> Census {
+        let own = Facts(std::process::id());
+        let mut descriptors = BTreeMap::new();
+        for (_, target) in own.descriptors() {
+            // `socket:[4711]`: which one it is does not matter.
+            let kind = target.split_once(":[").map_or(target.as_str(), |(kind, _)| kind).to_owned();
+            // The list itself is read through a descriptor.
+            if !kind.starts_with("/proc/") {
+                *descriptors.entry(kind).or_default() += 1;
+            }
+        }
+        // The pool for what may block grows and shrinks as it likes.
+        let threads = own.threads().iter().filter(|name| !name.starts_with("blocking-")).count();
+        Census { descriptors, threads, children: own.children() }
+    }
+
+    fn is_within(&self, other: &Census) -> bool {
+        let fits = |(kind, count): (&String, &usize)| other.descriptors.get(kind).is_some_and(|most| count <= most);
+        self.descriptors.iter().all(fits) && self.threads <= other.threads && self.children.is_empty()
+    }
+
+    /// Nothing has come to stay.
+    pub(crate) async fn holds_again(&self) -> Outcome {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let now = Census::now();
+            if now.is_within(self) {
+                return Ok(());
+            }
+            if Instant::now() > deadline {
+                return Err(format!("something was left behind\nbefore: {self:?}\nafter:  {now:?}").into());
+            }
+            Timer::after(Duration::from_millis(5)).await;
+        }
+    }
+}
