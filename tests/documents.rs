@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "all of this is a test")]
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 fn package() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -46,6 +46,31 @@ fn files_that_are_named_exist() {
     assert!(count > 5, "only {count} paths were found; is the way to find them broken?");
 }
 
+/// The names of tests in backquotes, such as `a_name` and `a_module::a_name`; shortened ones are passed over.
+fn names_of_tests(line: &str) -> Vec<&str> {
+    let is_name = |piece: &&str| {
+        piece.contains('_') && piece.chars().all(|character| character.is_ascii_lowercase() || "_:".contains(character))
+    };
+    line.split('`').skip(1).step_by(2).filter(is_name).map(|name| name.rsplit(':').next().unwrap()).collect()
+}
+
+#[test]
+fn tests_that_hold_an_invariant_exist() {
+    assert_eq!(names_of_tests("`tests/a.rs`: `b_c`, `d::e_f`, `the_end_…`, `block_on`"), ["b_c", "e_f", "block_on"]);
+    let tests: String =
+        sources(&package().join("tests")).iter().map(|path| fs::read_to_string(path).unwrap()).collect();
+    let architecture = fs::read_to_string(package().join("ARCHITECTURE.md")).unwrap();
+    let invariants = architecture.split("\n## Invariants").nth(1).unwrap();
+    let mut count = 0;
+    for held_by in invariants.lines().filter_map(|line| line.trim_end_matches('|').rsplit_once('|')) {
+        for name in names_of_tests(held_by.1) {
+            assert!(has_word(&tests, name), "ARCHITECTURE.md names the test `{name}`, which does not exist");
+            count += 1;
+        }
+    }
+    assert!(count > 5, "only {count} names were found; is the way to find them broken?");
+}
+
 /// The map's text for each file and folder that stands at the left of it in `src`.
 fn map_of_src(architecture: &str) -> Vec<(&str, String)> {
     let mut found: Vec<(&str, String)> = Vec::new();
@@ -62,15 +87,15 @@ fn map_of_src(architecture: &str) -> Vec<(&str, String)> {
     found
 }
 
-/// The files below a folder, by their names without the ending.
-fn files(folder: &Path) -> Vec<String> {
+/// The files below a folder that are Rust.
+fn sources(folder: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
         if path.is_dir() {
-            found.extend(files(&path));
-        } else {
-            found.push(path.file_stem().unwrap().to_str().unwrap().to_owned());
+            found.extend(sources(&path));
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found.push(path);
         }
     }
     found
@@ -100,8 +125,9 @@ fn every_module_is_on_the_map() {
         // `trace_off.rs` shares the line of what it stands in for.
         let entry = map.iter().find(|(on_the_map, text)| *on_the_map == name || text.contains(&name));
         let Some((_, contents)) = entry else { panic!("src/{name} is not on the map of ARCHITECTURE.md") };
-        for file in if path.is_dir() { files(&path) } else { Vec::new() } {
-            assert!(has_word(contents, &file), "src/{name} … {file}.rs is not on the map of ARCHITECTURE.md");
+        for file in if path.is_dir() { sources(&path) } else { Vec::new() } {
+            let file = file.file_stem().unwrap().to_str().unwrap();
+            assert!(has_word(contents, file), "src/{name} … {file}.rs is not on the map of ARCHITECTURE.md");
         }
     }
     // What is gone is off the map.
