@@ -161,8 +161,9 @@ pub(crate) async fn environment_of_its_own(site: Site) -> Outcome {
 pub(crate) async fn mask_and_dispositions(site: Site) -> Outcome {
     const PIPE: u64 = 1 << (13 - 1);
     let bits = |signals: &[u64]| signals.iter().map(|signal| 1u64 << (signal - 1)).sum::<u64>();
-    // HUP, INT, QUIT, USR1, USR2, TERM by us; SEGV and BUS by Rust's own runtime, which looks for stack overflows.
-    let (ours, runtimes) = (bits(&[1, 2, 3, 10, 12, 15]), bits(&[7, 11]));
+    // HUP, INT, QUIT, USR1, USR2, TERM by us; SEGV and BUS by Rust's own runtime, which looks for stack overflows, and
+    // 32 and 33 by the C library, for threads.
+    let (ours, runtimes) = (bits(&[1, 2, 3, 10, 12, 15]), bits(&[7, 11, 32, 33]));
     let mut start = Command::new("env");
     start.args(["--block-signal=TERM,USR1,HUP,WINCH,RTMIN", "--ignore-signal=HUP,USR1,USR2,TERM,CHLD,ALRM,RTMAX"]);
     start.arg(std::env::current_exe()?).args(site.act_arguments("start"));
