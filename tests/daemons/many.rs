@@ -22,6 +22,7 @@ pub(crate) async fn every_executor_starts_every_other(site: Site) -> Outcome {
                 let controller = Controller::new(Actor::idle(&journal)).directory(directory);
                 let controller = controller.environment([(EXECUTOR, theirs), (MARK, &mark)]);
                 let pid = controller.start().await?.pid();
+                journal.until("run").await;
                 assert_eq!(controller.signal_user1().await?, Delivery::Delivered);
                 journal.until("user1").await;
                 assert_eq!(controller.pid().await?, Some(pid));
@@ -30,7 +31,7 @@ pub(crate) async fn every_executor_starts_every_other(site: Site) -> Outcome {
                 assert_eq!(journal.lines(), ["setup", "run", "user1", "terminate", "at_exit"]);
                 Ok(())
             });
-            // On a thread of its own: some executors do not like to be begun inside another.
+            // On a thread of its own: some executors do not like to be begun inside another, and none likes to be blocked.
             let run = move || match ours {
                 "smol" => crate::executors::smol(case),
                 "async_std" => crate::executors::async_std(case),
@@ -39,7 +40,7 @@ pub(crate) async fn every_executor_starts_every_other(site: Site) -> Outcome {
                 // For a controller, an async `main` is an executor like any other.
                 _ => crate::executors::block_on(case),
             };
-            std::thread::spawn(run).join().map_err(|_| format!("{ours} with {theirs} failed"))??;
+            blocking::unblock(run).await.map_err(|error| format!("{ours} with {theirs}: {error:?}"))?;
         }
     }
     Ok(())
@@ -48,12 +49,11 @@ pub(crate) async fn every_executor_starts_every_other(site: Site) -> Outcome {
 /// Tasks that never rest, and daemons started, signalled and stopped between them.
 pub(crate) async fn inside_a_busy_runtime(site: Site) -> Outcome {
     let marks = own_marks();
-    std::thread::spawn(move || {
+    blocking::unblock(move || {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(4).enable_all().build()?;
         runtime.block_on(busy(site, marks))
     })
-    .join()
-    .map_err(|_| "the runtime failed")?
+    .await
 }
 
 async fn busy(site: Site, mut marks: Vec<(String, String)>) -> Outcome {
