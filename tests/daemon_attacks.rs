@@ -137,7 +137,7 @@ fn all_cases() -> Vec<Case> {
         [directories_that_are_not_safe, lock_files_that_are_not_ours, lock_file_moved_away, directory_removed]
     ));
     cases.extend(cases!(places, &[Needs::Root], [lock_files_of_others, another_users_daemon]));
-    cases.extend(cases!(places, &[Needs::Root, Needs::Namespaces], [a_full_disk, a_disk_that_became_read_only]));
+    cases.extend(cases!(places, &[Needs::Root, Needs::Namespaces], [a_full_disk, a_read_only_view]));
     cases.extend(cases!(marks, &[], [without_a_socket, with_nonsense, with_a_huge_length]));
     cases.extend(cases!(marks, &[Needs::Root], [another_users_socket, set_user_id, set_group_id]));
     cases.extend(cases!(drops, &[], [at_any_moment, everything_at_once]));

@@ -141,7 +141,7 @@ pub(crate) fn act(path: &Path, verb: &str, rest: &[String]) -> ExitCode {
         "recycle" => crate::strangers::recycle(&scene),
         "recycle-between" => crate::strangers::recycle_between(&scene),
         "fill" => crate::places::fill(&scene),
-        "freeze" => crate::places::freeze(&scene),
+        "view" => crate::places::view(&scene),
         "lazy-stops" => crate::stops::below_a_lazy_one(&scene),
         other => panic!("{other}"),
     }
