@@ -125,7 +125,7 @@ fn all_cases() -> Vec<Case> {
         &[Needs::Root, Needs::Namespaces],
         [another_pid_namespace, a_recycled_number, a_number_recycled_between_the_looks]
     ));
-    cases.extend(cases!(stops, &[], [term_is_ignored, many_at_once, read_only_eyes]));
+    cases.extend(cases!(stops, &[], [term_is_ignored, told_again_and_again, many_at_once, read_only_eyes]));
     cases.extend(cases!(
         stops,
         &[Needs::Root, Needs::Namespaces],
