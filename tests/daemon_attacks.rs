@@ -125,7 +125,7 @@ fn all_cases() -> Vec<Case> {
         &[Needs::Root, Needs::Namespaces],
         [another_pid_namespace, a_recycled_number, a_number_recycled_between_the_looks]
     ));
-    cases.extend(cases!(stops, &[], [term_is_ignored, many_at_once, read_only_eyes]));
+    cases.extend(cases!(stops, &[], [term_is_ignored, told_again_and_again, many_at_once, read_only_eyes]));
     cases.extend(cases!(
         stops,
         &[Needs::Root, Needs::Namespaces],
@@ -137,7 +137,7 @@ fn all_cases() -> Vec<Case> {
         [directories_that_are_not_safe, lock_files_that_are_not_ours, lock_file_moved_away, directory_removed]
     ));
     cases.extend(cases!(places, &[Needs::Root], [lock_files_of_others, another_users_daemon]));
-    cases.extend(cases!(places, &[Needs::Root, Needs::Namespaces], [a_full_disk, a_disk_that_became_read_only]));
+    cases.extend(cases!(places, &[Needs::Root, Needs::Namespaces], [a_full_disk, a_read_only_view]));
     cases.extend(cases!(marks, &[], [without_a_socket, with_nonsense, with_a_huge_length]));
     cases.extend(cases!(marks, &[Needs::Root], [another_users_socket, set_user_id, set_group_id]));
     cases.extend(cases!(drops, &[], [at_any_moment, everything_at_once]));

@@ -70,6 +70,9 @@ pub(crate) async fn live<D: Daemon>(launch: Launch) -> i32 {
         Ok(())
     });
     let outcome = outcome.and(ended.await);
+    // Dropped, it would give the signals their default actions back, and another SIGTERM, from a second one who stops this
+    // daemon, would end it before its last act.
+    std::mem::forget(signals);
     match outcome {
         Ok(()) => 0,
         Err(Trouble::Failed(error)) => {

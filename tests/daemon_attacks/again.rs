@@ -4,8 +4,8 @@ use std::io::{BufRead, Write};
 use std::path::Path;
 use std::process::{Child, Command, ExitCode, Stdio};
 
-use deluxe_process::Signal;
 use deluxe_process::daemon::{Started, State};
+use deluxe_process::{ErrorKind, Signal};
 use futures_lite::future::block_on;
 use rustix::fs::FlockOperation;
 
@@ -141,7 +141,7 @@ pub(crate) fn act(path: &Path, verb: &str, rest: &[String]) -> ExitCode {
         "recycle" => crate::strangers::recycle(&scene),
         "recycle-between" => crate::strangers::recycle_between(&scene),
         "fill" => crate::places::fill(&scene),
-        "freeze" => crate::places::freeze(&scene),
+        "view" => crate::places::view(&scene),
         "lazy-stops" => crate::stops::below_a_lazy_one(&scene),
         other => panic!("{other}"),
     }
@@ -154,8 +154,8 @@ fn riot(scene: &Scene, count: u32) {
     let mut chance = chance();
     for _ in 0..count {
         match chance.below(10) {
-            0..=3 => drop(block_on(scene.controller().start()).unwrap()),
-            4 => drop(block_on(scene.controller().restart()).unwrap()),
+            0..=3 => killed_or_good(block_on(scene.controller().start())),
+            4 => killed_or_good(block_on(scene.controller().restart())),
             5 | 6 => drop(block_on(scene.of().stop()).unwrap()),
             7 => drop(block_on(scene.of().signal(Signal::KILL)).unwrap()),
             8 => drop(block_on(scene.of().signal_user1()).unwrap()),
@@ -163,6 +163,13 @@ fn riot(scene: &Scene, count: u32) {
         }
     }
     println!("done");
+}
+
+/// Somebody else can have killed it in the moment between its commit and its word.
+pub(crate) fn killed_or_good(result: deluxe_process::Result<Started>) {
+    if let Err(error) = result {
+        assert!(error.kind() == ErrorKind::DaemonDied && error.signal() == Some(Signal::KILL), "{error:?}");
+    }
 }
 
 /// Waits for a process of a scene whose first argument this is; for stages.

@@ -8,7 +8,7 @@ use async_io::Timer;
 use deluxe_process::daemon::State;
 use futures_lite::future::{self, block_on};
 
-use crate::again::command;
+use crate::again::{self, command};
 use crate::scene::{Scene, chance, until};
 use crate::warden::children;
 
@@ -84,13 +84,8 @@ pub(crate) fn at_any_moment(scene: &Scene) {
         scene.stop();
     }
     scene.has_no_breach();
-    until(|| (possessions() == before).then_some(()).or_else(|| none_or(&before)));
+    until(|| (possessions() == before).then_some(()));
     scene.is_as_new();
-}
-
-/// For the failure's sake: shows what is different once in a while.
-fn none_or<T>(_: &(usize, BTreeSet<String>, Vec<u32>)) -> Option<T> {
-    None
 }
 
 pub(crate) fn everything_at_once(scene: &Scene) {
@@ -103,14 +98,14 @@ pub(crate) fn everything_at_once(scene: &Scene) {
             smol::spawn(async move {
                 for round in 0..10 {
                     match (number + round) % 4 {
-                        0 => drop(scene.controller().start().await.unwrap()),
+                        0 => again::killed_or_good(scene.controller().start().await),
                         1 => drop(scene.of().stop().await.unwrap()),
-                        2 => drop(scene.controller().restart().await.unwrap()),
+                        2 => again::killed_or_good(scene.controller().restart().await),
                         _ => {
                             let cut = async {
                                 Timer::after(Duration::from_millis(round * 3)).await;
                             };
-                            future::or(async { drop(scene.controller().start().await.unwrap()) }, cut).await;
+                            future::or(async { again::killed_or_good(scene.controller().start().await) }, cut).await;
                         }
                     }
                 }

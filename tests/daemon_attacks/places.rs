@@ -176,6 +176,7 @@ pub(crate) fn another_users_daemon(scene: &Scene) {
     scene.stop();
     // The other way round: root does not trust what another user has.
     std::fs::write(scene.path.join("log"), "").unwrap();
+    std::fs::remove_file(scene.lock()).unwrap();
     for path in [scene.directory(), scene.path.join("log")] {
         std::os::unix::fs::chown(path, Some(NOBODY), Some(NOBODY)).unwrap();
     }
@@ -237,25 +238,34 @@ pub(crate) fn fill(scene: &Scene) {
     println!("good");
 }
 
-pub(crate) fn a_disk_that_became_read_only(scene: &Scene) {
-    assert_eq!(said_by(&mut in_namespace(scene, "freeze")), "good");
+/// A place that others may only look at, such as a container's: what runs is seen, signalled and stopped through it.
+pub(crate) fn a_read_only_view(scene: &Scene) {
+    assert_eq!(said_by(&mut in_namespace(scene, "view")), "good");
     scene.is_as_new();
 }
 
-pub(crate) fn freeze(scene: &Scene) {
-    let directory = scene.directory();
-    mount(&["-t", "tmpfs", "-o", "mode=700", "none"], &directory);
-    mount(&["--bind", directory.to_str().unwrap()], &directory);
-    let pid = scene.start();
-    mount(&["-o", "remount,bind,ro"], &directory);
-    // Whoever has the files open for writing keeps that right; whoever comes now has it not.
-    assert_eq!(scene.pid(), Some(pid));
-    assert!(raw::is_alive(pid));
-    scene.stop();
-    assert_eq!(block_on(scene.of().state()).unwrap(), State::Stopped);
-    let error = block_on(scene.controller().start()).unwrap_err();
+pub(crate) fn view(scene: &Scene) {
+    let view = scene.path.join("view");
+    std::fs::create_dir(&view).unwrap();
+    mount(&["--bind", scene.directory().to_str().unwrap()], &view);
+    mount(&["-o", "remount,bind,ro"], &view);
+    let of = Controller::of::<Worker>().directory(&view);
+    assert_eq!(block_on(of.state()).unwrap(), State::Stopped);
+    let error = block_on(scene.controller().directory(&view).start()).unwrap_err();
     assert!(format!("{error:#}").contains("Read-only file system"), "{error:#}");
-    mount(&["-o", "remount,bind,rw"], &directory);
+    let pid = scene.start();
+    assert_eq!(block_on(of.pid()).unwrap(), Some(pid));
+    assert!(block_on(scene.controller().directory(&view).start()).is_err());
+    assert!(block_on(of.stop()).unwrap().was_running());
+    assert!(!scene.pidfile().exists());
+    // What a killed one leaves can't be removed from here; that it is gone is true all the same.
+    let mut worker = scene.worker();
+    worker.run = crate::worker::Run::IgnoresTerm;
+    let pid = scene.start_with(worker);
+    let of = of.stop_timeout(std::time::Duration::from_millis(50));
+    assert!(block_on(of.stop()).unwrap().forced());
+    assert!(!raw::is_alive(pid));
+    assert_eq!(block_on(of.state()).unwrap(), State::Stopped);
     scene.is_as_new();
     println!("good");
 }

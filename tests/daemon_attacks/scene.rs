@@ -96,7 +96,7 @@ impl Scene {
     pub(crate) fn stop(&self) {
         let stopped = block_on(self.of().stop()).unwrap();
         assert!(stopped.was_running() && !stopped.forced(), "{stopped:?}");
-        assert_eq!(stopped.exit_status().and_then(|status| status.code()), Some(0));
+        assert_eq!(stopped.exit_status().map(|status| status.to_string()).as_deref(), Some("exit status: 0"));
     }
 
     /// The daemon's number, if it runs.

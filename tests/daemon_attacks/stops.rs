@@ -49,6 +49,26 @@ pub(crate) fn many_at_once(scene: &Scene) {
     scene.is_as_new();
 }
 
+/// Who is told to end once more, up to its last moment, ends in order all the same.
+pub(crate) fn told_again_and_again(scene: &Scene) {
+    for _ in 0..30 {
+        let pid = scene.start();
+        let teller = std::thread::spawn(move || {
+            while raw::is_alive(pid) {
+                raw::kill(pid, libc::SIGTERM);
+            }
+        });
+        let stopped = block_on(scene.of().wait()).unwrap();
+        teller.join().unwrap();
+        // It can have ended before we looked.
+        let status = stopped.exit_status().map(|status| status.to_string());
+        assert!(!stopped.was_running() || status.as_deref() == Some("exit status: 0"), "{status:?}");
+        assert!(scene.log().contains(&format!("end {pid}")));
+        assert!(!scene.pidfile().exists(), "its last act was done");
+    }
+    scene.is_as_new();
+}
+
 /// Looking takes no right to write, and leaves no trace.
 pub(crate) fn read_only_eyes(scene: &Scene) {
     assert_eq!(block_on(scene.of().state()).unwrap(), State::Stopped);

@@ -140,16 +140,21 @@ impl Life {
             let has_ended = text.lines().any(|line| line == format!("end {pid}"));
             let is_same = raw::stat(pid).is_some_and(|stat| stat.began.to_string() == began);
             if !has_ended && is_same && raw::is_alive(pid) {
-                writeln!(log, "TWO AT ONCE {pid} {}", std::process::id())?;
+                write(&mut log, &format!("TWO AT ONCE {pid} {}", std::process::id()))?;
             }
         }
         let began = raw::stat(std::process::id()).unwrap().began;
-        writeln!(log, "start {} {began}", std::process::id())
+        write(&mut log, &format!("start {} {began}", std::process::id()))
     }
 }
 
 fn note(scene: &Path, line: &str) -> std::io::Result<()> {
-    writeln!(open(scene)?, "{line}")
+    write(&mut open(scene)?, line)
+}
+
+/// In one piece, so that whoever is killed leaves no half of a line.
+fn write(log: &mut File, line: &str) -> std::io::Result<()> {
+    log.write_all(format!("{line}\n").as_bytes())
 }
 
 /// The log, for this process alone as long as it is open.
