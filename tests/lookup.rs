@@ -382,7 +382,11 @@ async fn this_programs_path_is_the_childs_unless_changed(itself: Itself) -> Outc
     assert!(Command::new("tool").read().await.unwrap_err().is_not_found());
     assert_eq!(Command::new("tool").current_dir(&place).read().await?, "from PATH");
     assert_eq!(Command::new("tool").current_dir(&place).env("OTHER", "1").read().await?, "from PATH");
-    std::env::set_current_dir(Path::new(&place).parent().unwrap())?;
+    env::set_current_dir(Path::new(&place).join("bin"))?;
+    for path in ["", ":/usr/bin", ".", "../bin"] {
+        assert_eq!(Command::new("tool").env("PATH", path).read().await?, "from PATH", "{path}");
+    }
+    env::set_current_dir(Path::new(&place).parent().unwrap())?;
     let relative = Path::new(&place).file_name().unwrap();
     assert_eq!(Command::new("tool").current_dir(relative).read().await?, "from PATH");
     assert_eq!(Command::new("bin/tool").current_dir(relative).read().await?, "from PATH");

@@ -311,9 +311,9 @@ async fn a_stop_reaches_what_is_stopped() -> Outcome {
 }
 
 async fn a_stop_reaches_the_group() -> Outcome {
-    // Its parent is gone, so that only the group leads to the second sleep.
-    let script = "(sleep 1000 & echo up); exec sleep 1000";
-    for shutdown in [Shutdown::new().grace(ENDLESS), Shutdown::kill()] {
+    // The parent of the second sleep is gone, so that only the group leads there; it does not heed the first request.
+    let script = "(trap '' TERM; sleep 1000 & echo up); exec sleep 1000";
+    for shutdown in [Shutdown::new().grace(Duration::from_millis(200)), Shutdown::kill()] {
         let mark = Mark::new();
         let mut command = mark.put_on(sh(script));
         command.process_group(0).shutdown(shutdown).stdout(Stdio::piped());
