@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use deluxe_process::{
     Child, ChildStderr, ChildStdin, ChildStdout, Command, Error, ErrorKind, Event, Events, Lines, Output, OutputLimit,
-    Process, Run, Shutdown, Signal, Spawn, Stdio, User, Wait,
+    Process, Run, Shutdown, Signal, Spawn, Stdio, User, UserVia, Wait,
 };
 
 /// Types that can be shared between threads.
@@ -46,6 +46,7 @@ shared![
     Signal,
     Stdio,
     User,
+    UserVia,
 ];
 
 moved![Events, Lines, Run<Output>, Spawn, Wait];
