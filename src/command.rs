@@ -376,23 +376,23 @@ impl Command {
 
     /// Runs the command as another user, by name.
     ///
-    /// This goes through `sudo -n`, within what its rules allow, and never asks anybody for a password. `sudo` itself is
-    /// found in the system's own directories, whatever any `PATH` says.
+    /// As root, this program sees to it by itself; as anybody else through `sudo -n`, within what its rules allow, and never
+    /// asks for a password. [`user_via`](Command::user_via) chooses otherwise.
     ///
-    /// - **The account** is looked up when the command is run, so that users who came or went meanwhile are seen. Names
-    ///   only: `#0` and what begins with `-` are refused.
-    /// - **The program** is found by sudo: on the `secure_path` of its rules where they have one, else on the `PATH` that
-    ///   this command names, else in the system's own directories. Rules that allow this one program are enough.
-    /// - **The environment** is the one that sudo makes: `HOME`, `USER`, `LOGNAME`, `SHELL` and `MAIL` are the user's,
-    ///   `PATH` is that of the rules, `TERM` is `unknown`, and `SUDO_USER`, `SUDO_UID`, `SUDO_GID` and `SUDO_COMMAND` tell
-    ///   who asked. What [`env`](Command::env) and the like name is handed on, and nothing else of this program's. The rules
-    ///   may refuse that (they need `SETENV`, or `env_keep` for the variable). Values are never among the arguments, where
-    ///   everybody could read them; only what the C library keeps from programs like sudo (`TMPDIR`, `LD_…`) has to be, and
-    ///   is refused as a [`secret_env`](Command::secret_env).
-    /// - **The working directory** is entered by this program's user, before sudo.
-    /// - **Timeouts, stops and drops** reach the command behind sudo: it hands on the first signal, and for SIGKILL
-    ///   `sudo -n … kill` is tried. Where the rules do not allow that, and the command ignores the first signal, it keeps
-    ///   running, and the error says so.
+    /// | | as root | through sudo |
+    /// |---|---|---|
+    /// | identity | the user's uid in all its forms, primary group and all other groups, set in the child and verified before it executes the program; there is no way back | sudo's |
+    /// | program | found on the child's `PATH`, as without a user | found by sudo: on the `secure_path` of its rules, else on the `PATH` that this command names, else in the system's own directories |
+    /// | environment | `HOME`, `USER`, `LOGNAME`, `SHELL` of the user, and a `PATH` of the system's directories | the same and `MAIL`, `PATH` as the rules say, `TERM=unknown`, and `SUDO_USER`, `SUDO_UID`, `SUDO_GID`, `SUDO_COMMAND` |
+    /// | working directory | entered as the user | entered as this program's user |
+    /// | timeouts, stops and drops | reach all | reach the command behind sudo: it hands on the first signal, and for SIGKILL `sudo -n … kill` is tried; where the rules do not allow that, a command that ignores the first signal keeps running, and the error says so |
+    ///
+    /// In both cases the account is looked up when the command is run, so that users who came or went meanwhile are seen;
+    /// names only, `#0` and what begins with `-` are refused. Nothing of this program's environment is handed on but what
+    /// [`env`](Command::env) and the like name. sudo's rules may refuse that (they need `SETENV`, or `env_keep` for the
+    /// variable); values are never among the arguments, where everybody could read them, and what the C library keeps from
+    /// programs like sudo (`TMPDIR`, `LD_…`), which would have to be, is refused as a [`secret_env`](Command::secret_env).
+    /// `sudo` itself is found in the system's own directories, whatever any `PATH` says.
     ///
     /// ```no_run
     /// use deluxe_process::{Command, ErrorKind};
@@ -408,13 +408,13 @@ impl Command {
     /// # Errors
     ///
     /// Of the ways to run: [`UnknownUser`](crate::ErrorKind::UnknownUser);
-    /// [`Refused`](crate::ErrorKind::Refused) when the rules do not allow it or want a password;
+    /// [`Refused`](crate::ErrorKind::Refused) when sudo's rules do not allow it or want a password;
     /// [`VariablesRefused`](crate::ErrorKind::VariablesRefused), naming them; [`NotFound`](crate::ErrorKind::NotFound) for
     /// the program, and for sudo. None of them is confused with an exit status of 1 of the command's own, which on Linux
     /// with pidfds is known for certain but for rare cases; elsewhere a refusal for want of a password is known only where
     /// stderr is captured.
     ///
-    /// [`Child::process`] is sudo, and has sudo's exit status.
+    /// Through sudo, [`Child::process`] is sudo, and has sudo's exit status.
     pub fn user(&mut self, name: impl AsRef<str>) -> &mut Command {
         self.user = Some(name.as_ref().into());
         self

@@ -195,7 +195,7 @@ impl User {
         ASKING.run(move || user.groups_here()).await
     }
 
-    fn groups_here(&self) -> Result<BTreeSet<u32>> {
+    pub(crate) fn groups_here(&self) -> Result<BTreeSet<u32>> {
         let failed = |error| Error::io(format!("the groups of the user `{}` could not be looked up", self.name), error);
         let name = CString::new(self.name.as_str()).map_err(|error| failed(error.into()))?;
         let groups = accounts::groups(&name, self.gid).map_err(failed)?;

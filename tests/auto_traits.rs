@@ -14,7 +14,8 @@ use deluxe_process::daemon::{
 use deluxe_process::signal::{Cause, Handle, Termination};
 use deluxe_process::{
     BoxError, Child, ChildStderr, ChildStdin, ChildStdout, Command, Controller, Daemon, Error, ErrorKind, Event,
-    Events, Lines, Output, OutputLimit, Process, Run, Shutdown, Signal, SignalInfo, Signals, Spawn, Stdio, User, Wait,
+    Events, Lines, Output, OutputLimit, Process, Run, Shutdown, Signal, SignalInfo, Signals, Spawn, Stdio, User,
+    UserVia, Wait,
 };
 use serde::{Deserialize, Serialize};
 
@@ -69,6 +70,7 @@ shared![
     Stdio,
     Stopped,
     User,
+    UserVia,
     UserSignal,
 ];
 

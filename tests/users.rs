@@ -10,6 +10,8 @@ mod accounts;
 mod again;
 #[path = "users/listing.rs"]
 mod listing;
+#[path = "users/native.rs"]
+mod native;
 #[path = "users/sudo.rs"]
 mod sudo;
 
@@ -77,6 +79,20 @@ fn main() -> ExitCode {
         listing,
         Needs::Mounts,
         [login_defs_decides, login_defs_that_cannot_be_read, login_defs_that_is_missing]
+    ));
+    cases.extend(cases!(
+        native,
+        Needs::Root,
+        [
+            all_ids_and_groups,
+            there_is_no_way_back,
+            the_environment_is_the_users_own,
+            programs_and_directories_are_the_users,
+            exit_statuses_are_the_commands_own,
+            a_timeout_ends_the_tree,
+            many_at_once,
+            only_root_can
+        ]
     ));
     cases.extend(cases!(sudo, Needs::Sudo, [as_root, a_user_removed_meanwhile]));
     cases.extend(cases!(sudo, Needs::Mounts, [sudo_missing]));

@@ -152,9 +152,12 @@ pub(super) fn handed_over(command: Arc<Command>) -> Arc<Command> {
 
 fn launch_here(command: &Command, unsaid: Unsaid, clock: Clock, line: Arc<str>) -> Result<Launched> {
     validate(command)?;
-    let (program, argv, environment, switch) = match launcher::rewrite(command)? {
-        Some(line) => (line.program, line.argv, Some(line.environment), Some(line.switch)),
-        None => (program(command)?, argv(command), command.environment.resolve(), None),
+    let (program, argv, environment, identity, switch) = match launcher::rewrite(command)? {
+        Some(line) => (line.program, line.argv, Some(line.environment), line.identity, line.switch),
+        None => {
+            let path = command.environment.path();
+            (program(command, path)?, argv(command), command.environment.resolve(), None, None)
+        }
     };
     let mut pipes = Pipes::default();
     let blueprint = Blueprint {
@@ -169,7 +172,7 @@ fn launch_here(command: &Command, unsaid: Unsaid, clock: Clock, line: Arc<str>) 
         },
         process_group: command.process_group,
         is_new_session: false,
-        identity: None,
+        identity,
         program,
     };
     let start = || {
@@ -225,12 +228,12 @@ fn validate(command: &Command) -> Result<()> {
 }
 
 /// A path to execute, with a `/` in it; a relative one is relative to the child's working directory.
-fn program(command: &Command) -> Result<PathBuf> {
+pub(super) fn program(command: &Command, path: Option<OsString>) -> Result<PathBuf> {
     match &command.program {
         Program::Found(path) => Ok(path.clone()),
         Program::Named(name) if lookup::is_path(name) => Ok(name.into()),
         Program::Named(name) => {
-            let found = lookup::search(name, command.environment.path(), command.directory.as_deref());
+            let found = lookup::search(name, path, command.directory.as_deref());
             match (found, &command.directory) {
                 // Elements of PATH that are relative to a missing directory hide the real reason.
                 (Err(error), Some(directory)) => Err(lookup::explain_search(error, directory)),
@@ -244,7 +247,7 @@ fn program(command: &Command) -> Result<PathBuf> {
     }
 }
 
-fn argv(command: &Command) -> Vec<OsString> {
+pub(super) fn argv(command: &Command) -> Vec<OsString> {
     let first = command.arg0.clone().unwrap_or_else(|| command.shown_program().to_owned());
     std::iter::once(first).chain(command.args.iter().map(|arg| arg.value.clone())).collect()
 }

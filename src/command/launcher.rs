@@ -4,6 +4,7 @@
 //! hard part comes afterwards: what ends is then the launcher, and whether its exit status is its own word or the
 //! command's has to be found out.
 
+mod native;
 mod sudo;
 mod words;
 
@@ -15,6 +16,7 @@ use std::sync::Arc;
 use crate::command::Command;
 use crate::error::{Error, ErrorKind, Result};
 use crate::process::Process;
+use crate::sys::Identity;
 use crate::users::User;
 
 pub(super) use sudo::Switch;
@@ -25,34 +27,31 @@ pub(super) use sudo::Switch;
 pub enum UserVia {
     /// Through `sudo -n`, within what its rules allow.
     Sudo,
-    /// By this program itself, which has to be root. Not there yet: [`ErrorKind::Unsupported`].
+    /// By this program itself, which has to be root.
     Native,
 }
-
-/// Whether this program can become somebody else without help.
-const HAS_NATIVE: bool = false;
 
 /// A command line in the place of what the command says.
 pub(super) struct Rewritten {
     pub(super) program: PathBuf,
     pub(super) argv: Vec<OsString>,
     pub(super) environment: Vec<(OsString, OsString)>,
-    pub(super) switch: Arc<Switch>,
+    /// Who the child becomes by itself.
+    pub(super) identity: Option<Identity>,
+    /// Who makes it somebody else.
+    pub(super) switch: Option<Arc<Switch>>,
 }
 
 /// The command line that makes the command another user's; nothing when it is to run as this one.
 pub(super) fn rewrite(command: &Command) -> Result<Option<Rewritten>> {
     let Some(name) = &command.user else { return Ok(None) };
     let user = known(name)?;
-    let is_root = rustix::process::geteuid().is_root();
-    match command.user_via.unwrap_or(if is_root && HAS_NATIVE { UserVia::Native } else { UserVia::Sudo }) {
-        UserVia::Sudo => sudo::rewrite(command, &user).map(Some),
-        UserVia::Native => {
-            let message =
-                format!("was not started as `{name}`: becoming another user without sudo is not supported yet");
-            Err(Error::new(ErrorKind::Unsupported, message))
-        }
-    }
+    let fitting = if rustix::process::geteuid().is_root() { UserVia::Native } else { UserVia::Sudo };
+    let rewritten = match command.user_via.unwrap_or(fitting) {
+        UserVia::Sudo => sudo::rewrite(command, &user),
+        UserVia::Native => native::rewrite(command, &user),
+    };
+    rewritten.map(Some)
 }
 
 /// The account as it is at this moment.

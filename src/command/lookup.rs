@@ -108,13 +108,12 @@ pub(super) fn explain(refusal: Refusal, program: &Path, directory: Option<&Path>
     match step {
         Step::Any | Step::Execute | Step::Clone => {}
         Step::Directory => {
-            return directory.and_then(|directory| examine_directory(directory).err()).unwrap_or_else(|| {
-                Error::new(
-                    ErrorKind::WorkingDirectory,
-                    "could not be started: its working directory may not be entered",
-                )
-                .with_path(directory.unwrap_or(Path::new("")))
-                .with_source(error)
+            let directory = directory.unwrap_or(Path::new(""));
+            // What may be entered from here may be closed to the user whom the child was to be.
+            return examine_directory(directory).err().unwrap_or_else(|| {
+                let shown = quoted(directory.as_os_str());
+                let message = format!("could not be started: its working directory `{shown}` may not be entered");
+                Error::new(ErrorKind::WorkingDirectory, message).with_path(directory).with_source(error)
             });
         }
         Step::Identity => {
@@ -138,13 +137,16 @@ pub(super) fn explain(refusal: Refusal, program: &Path, directory: Option<&Path>
     match error.raw_os_error() {
         Some(libc::ENOENT | libc::ENOTDIR) => match interpreter(&file) {
             Some(interpreter) => {
+                let interpreter = quoted(interpreter.as_os_str());
                 let what = format!("`{shown}` asks for the interpreter `{interpreter}`, which does not exist");
                 failed(ErrorKind::NotFound, &what)
             }
             None => failed(ErrorKind::NotFound, &format!("`{shown}` needs a loader that does not exist")),
         },
-        Some(libc::EACCES) => match interpreter(&file) {
+        // The interpreter, unless that is fine; then the file itself is closed to the user whom the child was to be.
+        Some(libc::EACCES) => match interpreter(&file).filter(|path| files::check_executable(path).is_err()) {
             Some(interpreter) => {
+                let interpreter = quoted(interpreter.as_os_str());
                 let what = format!("`{shown}` asks for the interpreter `{interpreter}`, which may not be executed");
                 failed(ErrorKind::NotExecutable, &what)
             }
@@ -164,13 +166,13 @@ pub(super) fn explain(refusal: Refusal, program: &Path, directory: Option<&Path>
 }
 
 /// The interpreter in the first line of a script.
-fn interpreter(file: &Path) -> Option<String> {
+fn interpreter(file: &Path) -> Option<PathBuf> {
     // The kernel reads this much (Linux: BINPRM_BUF_SIZE).
     let mut head = [0; 256];
     let count = fs::File::open(file).and_then(|mut file| file.read(&mut head)).ok()?;
     let line = head[..count].strip_prefix(b"#!")?.split(|byte| *byte == b'\n').next()?;
     let word = line.trim_ascii().split(|byte| matches!(byte, b' ' | b'\t')).next()?;
-    Some(quoted(OsStr::from_bytes(word)))
+    Some(OsStr::from_bytes(word).into())
 }
 
 fn examine_directory(directory: &Path) -> Result<()> {

@@ -118,7 +118,13 @@ fn become_identity(identity: &Identity) -> io::Result<()> {
     // SAFETY: takes a number.
     check(unsafe { libc::setgid(identity.gid) })?;
     // SAFETY: takes a number.
-    check(unsafe { libc::setuid(identity.uid) })
+    check(unsafe { libc::setuid(identity.uid) })?;
+    // A way back would be one for the program as well.
+    // SAFETY: takes a number.
+    if identity.uid != 0 && unsafe { libc::setuid(0) } == 0 {
+        return Err(io::Error::from_raw_os_error(libc::EPERM));
+    }
+    Ok(())
 }
 
 fn stdio(source: &Source) -> io::Result<process::Stdio> {

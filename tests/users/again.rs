@@ -5,6 +5,7 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, ExitCode, Output, Stdio};
 
+use deluxe_process::UserVia;
 use futures_lite::future::block_on;
 
 use crate::accounts::Account;
@@ -30,7 +31,13 @@ pub(crate) fn act_as_child() -> Option<ExitCode> {
         },
         "play" => crate::sudo::play(&args.next()?, args.next()?, args.next()?),
         "sudo-missing" => {
-            let error = block_on(deluxe_process::Command::new("id").user("nobody").output()).unwrap_err();
+            let error = block_on(deluxe_process::Command::new("id").user("nobody").user_via(UserVia::Sudo).output())
+                .unwrap_err();
+            println!("{:?} {error}", error.kind());
+        }
+        "native-without-rights" => {
+            let mut command = deluxe_process::Command::new("id");
+            let error = block_on(command.user("nobody").user_via(UserVia::Native).output()).unwrap_err();
             println!("{:?} {error}", error.kind());
         }
         other => panic!("{other}"),

@@ -134,7 +134,7 @@ pub(super) fn rewrite(command: &Command, user: &User) -> Result<Rewritten> {
     argv.extend(args.iter().cloned());
     let directory = command.directory.clone();
     let switch = Switch { sudo: sudo.clone(), user: user.clone(), program, args, directory, path, variables };
-    Ok(Rewritten { program: sudo, argv, environment, switch: Arc::new(switch) })
+    Ok(Rewritten { program: sudo, argv, environment, identity: None, switch: Some(Arc::new(switch)) })
 }
 
 fn is_program(file: &Path) -> bool {
