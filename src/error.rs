@@ -341,6 +341,8 @@ mod tests {
             "`ls -l` failed\n  caused by: Too many open files (os error 24)\n  \
              the end of its stderr:\n    one\n    two"
         );
+        let error = error.with_stderr(b"one\n".to_vec(), "one".into());
+        assert!(format!("{error:?}").ends_with("\n  the end of its stderr:\n    one"));
     }
 
     #[test]
