@@ -14,7 +14,8 @@ use deluxe_process::daemon::{
 use deluxe_process::signal::{Cause, Handle, Termination};
 use deluxe_process::{
     BoxError, Child, ChildStderr, ChildStdin, ChildStdout, Command, Controller, Daemon, Error, ErrorKind, Event,
-    Events, Lines, Output, OutputLimit, Process, Run, Shutdown, Signal, SignalInfo, Signals, Spawn, Stdio, User, Wait,
+    Events, Lines, Output, OutputLimit, Process, Run, Shutdown, Signal, SignalInfo, Signals, Spawn, Stdio, User,
+    UserVia, Wait,
 };
 use serde::{Deserialize, Serialize};
 
@@ -70,6 +71,7 @@ shared![
     Stopped,
     User,
     UserSignal,
+    UserVia,
 ];
 
 moved![Events, Lines, Main, Run<Output>, Signals, Spawn, Standby, Terminating, Termination, UserSignals, Wait];
