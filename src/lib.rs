@@ -25,8 +25,8 @@
 //! - [`Signal`], [`Signals`], [`SignalInfo`]: a signal by name; a stream of those that arrive; which one, and from whom.
 //!   In the module [`signal`]: [`termination`](signal::termination()), the request to end as a future, and what to know
 //!   beside other listeners.
-//! - [`User`], [`real_users`]: the accounts of the system, and those that belong to people; [`Command::user`]: a command
-//!   as another user.
+//! - [`User`], [`real_users`]: the accounts of the system, and those that belong to people. [`Command::user`]: a command
+//!   as another user; [`UserVia`], how.
 //! - [`Daemon`], in the module [`daemon`]: what a daemon's author writes; [`init`](daemon::init), the first line of `main`;
 //!   [`Context`](daemon::Context), what a daemon is told.
 //! - [`Controller`]: starts, stops, restarts, signals and awaits a daemon.

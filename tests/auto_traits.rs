@@ -72,6 +72,7 @@ shared![
     User,
     UserVia,
     UserSignal,
+    UserVia,
 ];
 
 moved![Events, Lines, Main, Run<Output>, Signals, Spawn, Standby, Terminating, Termination, UserSignals, Wait];
