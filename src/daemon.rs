@@ -4,6 +4,30 @@
 //! where the program becomes the daemon when it was started as one, and a [`Controller`] starts, stops and signals it from
 //! anywhere, inside any executor. Nothing forks: the program is executed again, told privately who it is, and `start` is
 //! ready when the daemon is, or says why it is not.
+//!
+//! # The steps of daemon(7)
+//!
+//! What that page asks of a daemon, in its order, who does it here, and the case of `tests/daemons.rs` that shows it. The
+//! *starter* is the process with the [`Controller`]; it executes the program as *stage 1*, and that executes it as
+//! *stage 2*, which is the daemon.
+//!
+//! | | step | here | shown by |
+//! |---|---|---|---|
+//! | 1 | close all descriptors but the standard streams | stage 1 marks all of them to be closed by its exec of stage 2, whoever opened them, and whether or not they are close-on-exec | `facts::descriptors`, `defects::d44_nothing_of_the_callers_is_open_in_the_daemon` |
+//! | 2 | reset all signal handlers | stage 1, also what the starter ignores | `facts::mask_and_dispositions` |
+//! | 3 | reset the signal mask | stage 1 | `facts::mask_and_dispositions` |
+//! | 4 | sanitise the environment | the starter, when it executes stage 1: without what belongs to its terminal, session and supervisor, or just what [`environment`](Controller::environment) says | `facts::environment_is_sanitised`, `facts::environment_of_its_own` |
+//! | 5 | fork | the starter executes stage 1, and does not fork | `facts::session_group_terminal_and_parent`, `many::inside_a_busy_runtime` |
+//! | 6 | setsid | stage 1 | `facts::session_group_terminal_and_parent` |
+//! | 7 | fork again, so that no terminal can be had | stage 1 executes stage 2, which leads no session | `facts::session_group_terminal_and_parent`, `facts::a_terminal_of_the_caller_is_not_the_daemons` |
+//! | 8 | end the first child, so that the daemon is adopted | stage 1 ends as soon as it has told the starter of stage 2; the starter reaps it | `facts::session_group_terminal_and_parent` |
+//! | 9 | `/dev/null` as stdin, stdout and stderr | stdin and stdout from the beginning, stderr when it is ready: what it says until then goes to the starter; or the [`log_file`](Controller::log_file) | `facts::standard_streams`, `control::a_log_file` |
+//! | 10 | set the umask | stage 1; to 022, or to what [`umask`](Controller::umask) says, since 0 makes files that all can write | `facts::directory_umask_and_name`, `defects::d28_umask_zero_makes_nothing_writable_for_others` |
+//! | 11 | change to `/` | stage 1; or to the [`working_directory`](Controller::working_directory) | `facts::directory_umask_and_name`, `seed::working_directory_is_honoured` |
+//! | 12 | write a pidfile, without a race | the daemon, whole and under its locks, which alone say who runs | `facts::the_pidfile_is_complete_when_start_returns`, `seed::life_cycle` |
+//! | 13 | drop privileges | not here yet: the daemon is the starter's user. A program with more rights than its caller (set-user-id) is refused | `facts::the_user_is_the_starters` |
+//! | 14 | tell the starter that it is ready | the daemon, after all of this and after its `setup`, or when it [says so](Context::ready); else its error | `hooks::ready_when_told`, `failures::setup_fails` |
+//! | 15 | the starter returns only then | [`start`](Controller::start) does, and leaves no daemon behind when it fails | `hooks::ready_when_told`, `facts::a_captured_start_returns_at_once` |
 
 mod controller;
 mod handshake;

@@ -204,6 +204,7 @@ fn cases() -> Vec<Case> {
             a_long_name_is_cut,
             environment_is_sanitised,
             environment_of_its_own,
+            the_user_is_the_starters,
         ]
     ));
     cases.extend(cases!(
@@ -216,6 +217,7 @@ fn cases() -> Vec<Case> {
             a_captured_start_returns_at_once,
             the_mark_alone_starts_nothing,
             the_pidfile_is_complete_when_start_returns,
+            the_table_of_steps_is_true,
         ]
     ));
     cases.extend(cases!(arguments, All, Nothing, [every_shape_of_serde, twenty_megabytes, secrets_are_nowhere]));

@@ -269,3 +269,32 @@ pub(crate) async fn the_pidfile_is_complete_when_start_returns(site: Site) -> Ou
     until(|| others_of_this_case().is_empty()).await;
     Ok(())
 }
+
+/// All of its numbers: the real ones, the effective and the saved, and the groups.
+pub(crate) async fn the_user_is_the_starters(site: Site) -> Outcome {
+    let controller = site.controller(site.idle());
+    let daemon = Facts(controller.start().await?.pid());
+    let own = Facts(std::process::id());
+    for key in ["Uid", "Gid", "Groups", "CapEff", "CapPrm", "CapBnd"] {
+        assert_eq!(daemon.status(key), own.status(key), "{key}");
+    }
+    controller.stop().await?;
+    Ok(())
+}
+
+/// The documentation names a case for each of the steps, and the cases are there.
+pub(crate) async fn the_table_of_steps_is_true(_: Site) -> Outcome {
+    let cases: Vec<&str> = crate::cases().iter().map(|case| case.name).collect();
+    let rows = include_str!("../../src/daemon.rs").lines().filter_map(|line| line.strip_prefix("//! | "));
+    let mut step = 0;
+    for row in rows {
+        let columns: Vec<&str> = row.trim_end_matches(" |").split(" | ").collect();
+        let Ok(number) = columns[0].parse::<u32>() else { continue };
+        step += 1;
+        assert_eq!(number, step);
+        let named: Vec<&str> = columns[3].split(", ").map(|name| name.trim_matches('`')).collect();
+        assert!(named.iter().all(|name| cases.contains(name)), "{named:?}");
+    }
+    assert_eq!(step, 15);
+    Ok(())
+}
