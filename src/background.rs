@@ -13,6 +13,7 @@ use async_executor::{Executor, Task};
 use futures_lite::future;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::sys::descriptors;
 use crate::sys::threads;
 
 static EXECUTOR: Executor<'static> = Executor::new();
@@ -38,6 +39,9 @@ pub(crate) fn ensure_started() -> Result<()> {
 }
 
 fn start() -> Result<()> {
+    descriptors::ensure_reactor().map_err(|error| {
+        Error::io("could not be started: what waits for processes and pipes could not be set up", error)
+    })?;
     let run = || {
         threads::block_signals();
         // A panic of one piece of work passes through `run`; the others must go on.

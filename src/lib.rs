@@ -1,7 +1,7 @@
 //! Commands, daemons and signals for async Rust, on any executor.
 //!
 //! This version has the commands: programs that are started, fed, read, limited, awaited and stopped, with nothing
-//! left behind and errors that can be read. Signals as streams and daemons follow.
+//! left behind and errors that can be read; and the accounts of the system. Signals as streams and daemons follow.
 //!
 //! ```
 //! use deluxe_process::Command;
@@ -23,6 +23,7 @@
 //! - [`Spawn`], [`Child`], [`Stdio`]: a start, the handle to what was started, and where its streams go.
 //! - [`Process`], [`Wait`], [`Shutdown`]: a handle to any process; the future of its end; how it is asked to end.
 //! - [`Signal`]: a signal by name, in the module [`signal`].
+//! - [`User`], [`real_users`]: the accounts of the system, and those that belong to people.
 //! - [`Error`], [`ErrorKind`]: why something failed, for people and for code.
 //!
 //! # What dropping does
@@ -77,13 +78,14 @@
 //!
 //! | platform | engine | what is missing there |
 //! |---|---|---|
-//! | Linux 5.4 and newer | own `posix_spawn`, and pidfds | before 6.15, in part: the exit status of a process that is no child, or whose status something else in this program took |
+//! | Linux 5.4 and newer | a spawn of our own, and pidfds | before 6.15, in part: the exit status of a process that is no child, or whose status something else in this program took |
 //! | older Linux, or without pidfds (seccomp) | spawn and wait by `async-process` | also: [`Process::open`]; descendants in a stop; a child's clean signal mask and dispositions |
 //! | macOS, the BSDs: not tried yet | the same | the same |
 //! | Windows | does not build yet | |
 //!
 //! The engine is chosen once, before the first spawn. `--cfg deluxe_process_force_portable` in `RUSTFLAGS` forces the
-//! second one, for tests.
+//! second one, for tests. Our own spawn is `clone3` on x86-64, and `posix_spawn` elsewhere and where a filter refuses
+//! that; neither copies the page tables of this program.
 
 #[allow(unsafe_code, reason = "the one place for it; it is denied everywhere else")]
 mod sys;

@@ -186,8 +186,13 @@ impl Signal {
         sys::signals::of_exit_status(status).map(Signal)
     }
 
+    /// Every signal that has a name on this platform.
+    fn named() -> impl Iterator<Item = (Signal, &'static str)> {
+        NAMED.iter().copied().chain(sys::signals::OWN.iter().map(|(number, name)| (Signal(*number), *name)))
+    }
+
     fn name(self) -> Option<&'static str> {
-        NAMED.iter().find(|(signal, _)| *signal == self).map(|(_, name)| *name)
+        Signal::named().find(|(signal, _)| *signal == self).map(|(_, name)| name)
     }
 }
 
@@ -243,7 +248,7 @@ impl FromStr for Signal {
             return Signal::try_from(number).map_err(|_| unknown());
         }
         let short = upper.strip_prefix("SIG").unwrap_or(&upper);
-        let named = NAMED.iter().find(|(_, name)| &name[3..] == short).map(|(signal, _)| *signal);
+        let named = Signal::named().find(|(_, name)| &name[3..] == short).map(|(signal, _)| signal);
         named.or_else(|| realtime_by_name(short)).ok_or_else(unknown)
     }
 }
@@ -269,7 +274,9 @@ impl fmt::Display for Signal {
             Some(name) => f.pad(name),
             None => match self.0 - sys::signals::realtime().start() {
                 0 => f.pad("SIGRTMIN"),
-                offset => f.pad(&format!("SIGRTMIN+{offset}")),
+                offset if offset > 0 => f.pad(&format!("SIGRTMIN+{offset}")),
+                // In an exit status: the C library's own.
+                _ => f.pad(&format!("signal {}", self.0)),
             },
         }
     }
@@ -288,7 +295,7 @@ mod tests {
     #[test]
     fn names_and_numbers_round_trip() {
         let realtime = sys::signals::realtime().map(Signal);
-        for signal in NAMED.iter().map(|(signal, _)| *signal).chain(realtime) {
+        for signal in Signal::named().map(|(signal, _)| signal).chain(realtime) {
             assert_eq!(signal.to_string().parse::<Signal>().unwrap(), signal);
             assert_eq!(signal.as_raw().to_string().parse::<Signal>().unwrap(), signal);
             assert_eq!(Signal::try_from(signal.as_raw()).unwrap(), signal);
@@ -312,6 +319,8 @@ mod tests {
     fn the_c_librarys_own_are_refused() {
         assert!(Signal::try_from(32).is_err());
         assert!(Signal::try_from(33).is_err());
+        assert_eq!(Signal(32).to_string(), "signal 32");
+        assert_eq!(Signal(30).to_string(), "SIGPWR");
         assert_eq!("RTMIN+1".parse::<Signal>().unwrap().to_string(), "SIGRTMIN+1");
         assert_eq!("rtmax".parse::<Signal>().unwrap().as_raw(), 64);
     }

@@ -138,7 +138,7 @@ pub(crate) enum Handle {
 /// Starts a child. Blocks until the kernel has executed the program, or has refused.
 pub(crate) fn spawn(blueprint: &Blueprint) -> Result<Handle, Refusal> {
     #[cfg(target_os = "linux")]
-    if !uses_portable_engine() {
+    if !uses_portable_engine()? {
         #[cfg(all(target_arch = "x86_64", not(deluxe_process_force_posix_spawn)))]
         if let Some(result) = spawn_clone::spawn(blueprint) {
             return result;
@@ -154,7 +154,7 @@ pub(crate) fn spawn(blueprint: &Blueprint) -> Result<Handle, Refusal> {
 #[cfg(feature = "daemon")]
 pub(crate) fn spawn_detached(blueprint: &Blueprint) -> Result<(u32, Option<Descriptor>), Refusal> {
     #[cfg(target_os = "linux")]
-    if !uses_portable_engine() {
+    if !uses_portable_engine()? {
         #[cfg(all(target_arch = "x86_64", not(deluxe_process_force_posix_spawn)))]
         if let Some(result) = spawn_clone::start(blueprint) {
             return result.map(|(pid, pidfd)| (pid.as_raw_nonzero().get() as u32, Some(pidfd)));
@@ -183,8 +183,8 @@ pub(crate) fn hold(pid: u32, pidfd: Descriptor) -> io::Result<Handle> {
 
 /// Whether children are spawned and awaited through `async-process`; decided once, before the first spawn.
 #[cfg(target_os = "linux")]
-fn uses_portable_engine() -> bool {
-    cfg!(deluxe_process_force_portable) || !exit_pidfd::is_available()
+fn uses_portable_engine() -> io::Result<bool> {
+    Ok(cfg!(deluxe_process_force_portable) || !exit_pidfd::is_available()?)
 }
 
 /// A handle to any process, by number.

@@ -39,7 +39,8 @@ fn complaints(path: &str, text: &str) -> Vec<String> {
         }
         for condition in conditions(&code) {
             let of_a_platform = |word: &str| {
-                word.starts_with("target_") || ["unix", "windows", "deluxe_process_force_portable"].contains(&word)
+                ["target_", "deluxe_process_force_"].iter().any(|start| word.starts_with(start))
+                    || ["unix", "windows"].contains(&word)
             };
             if let Some((_, word)) = words(condition).find(|(_, word)| of_a_platform(word)) {
                 found.push(format!("{path}: a condition on the platform (`{word}`) outside sys"));

@@ -54,10 +54,11 @@ fn list_api(package: &Path) -> Result<String, String> {
     let output = Command::new("rustup")
         .args(["run", "nightly", "cargo", "public-api", "--all-features", "-ss", "--color", "never"])
         .current_dir(package)
-        // Cargo tells this test what it told rustc for its own toolchain.
+        // What is meant for the toolchain and the build that this test is part of.
         .env_remove("RUSTC")
         .env_remove("RUSTDOC")
         .env_remove("RUSTUP_TOOLCHAIN")
+        .env_remove("RUSTFLAGS")
         // A folder of its own: the nightly's artifacts would push out the others.
         .env("CARGO_TARGET_DIR", package.join("target/public-api"))
         .output()

@@ -1,5 +1,7 @@
 //! A child's streams: where they come from and go to, what is fed and captured, lines and events, limits.
 
+#![allow(clippy::unwrap_used, reason = "a test that finds something else has failed")]
+
 #[macro_use]
 mod executors;
 
@@ -518,15 +520,15 @@ async fn a_command_waits_for_the_reader_of_its_lines() -> Outcome {
     // The child notes how far it is; a reader that takes few lines lets it write what pipe and buffer hold, and no more.
     let place = Place::new();
     let noted = place.at("noted");
-    let script = "i=0; while [ $i -lt 3000 ]; do printf '%01000d\\n' $i; i=$((i+1)); echo $i > \"$0\"; done";
+    let script = "i=0; while [ $i -lt 400 ]; do printf '%01000d\\n' $i; i=$((i+1)); echo $i > \"$0\"; done";
     let mut lines = sh(script).arg(&noted).lines();
     assert_eq!(lines.next().await.unwrap()?.len(), 1000);
     let pid = lines.process().unwrap().id();
     // Blocked in a write to a full pipe, which is what the kernel says of it.
     until(|| fs::read_to_string(format!("/proc/{pid}/wchan")).is_ok_and(|place| place.contains("pipe_write"))).await;
     let written: u32 = fs::read_to_string(&noted)?.trim().parse()?;
-    assert!(written < 2000, "{written}");
-    assert_eq!(lines.try_collect::<_, Error, Vec<_>>().await?.len(), 2999);
+    assert!(written < 200, "{written}");
+    assert_eq!(lines.try_collect::<_, Error, Vec<_>>().await?.len(), 399);
     Ok(())
 }
 
@@ -654,23 +656,27 @@ async fn a_hundred_megabytes_through_cat() -> Outcome {
 
 async fn a_grandchild_that_holds_the_pipe_delays_nothing() -> Outcome {
     let mark = Mark::new();
-    let output = mark.put_on(sh("sleep 1000 & echo hi")).output().await?;
+    let hi = mark.put_on(sh("sleep 1000 & echo hi"));
+    let no = mark.put_on(sh("sleep 1000 & echo no >&2; exit 3"));
+    let ((output, text), error) = future::zip(future::zip(hi.output(), hi.read()), no.read()).await;
+    assert_eq!(mark.living().len(), 3, "the sleeps go on");
+    let output = output?;
     assert_eq!(output.stdout, b"hi\n");
     assert!(output.pipe_was_held_open() && output.status.success());
-    assert_eq!(mark.living().len(), 1, "the sleep goes on");
-
-    assert_eq!(mark.put_on(sh("sleep 1000 & echo hi")).read().await?, "hi");
-    let error = mark.put_on(sh("sleep 1000 & echo no >&2; exit 3")).read().await.unwrap_err();
+    assert_eq!(text?, "hi");
+    let error = error.unwrap_err();
     assert!(error.to_string().ends_with(": no"), "{error}");
-    assert_eq!(mark.living().len(), 3);
+    assert_eq!(error.exit_status().and_then(|status| status.code()), Some(3));
     Ok(())
 }
 
 async fn a_grandchild_that_holds_the_pipe_of_lines() -> Outcome {
     let mark = Mark::new();
-    let lines: Vec<String> = mark.put_on(sh("sleep 1000 & echo hi; printf last")).lines().try_collect().await?;
+    let lines = mark.put_on(sh("sleep 1000 & echo hi; printf last")).lines();
+    let events = mark.put_on(sh("sleep 1000 & echo hi >&2")).events();
+    let lines = lines.try_collect::<_, Error, Vec<_>>();
+    let (lines, events) = future::try_zip(lines, events.try_collect::<_, Error, Vec<_>>()).await?;
     assert_eq!(lines, ["hi", "last"]);
-    let events: Vec<Event> = mark.put_on(sh("sleep 1000 & echo hi >&2")).events().try_collect().await?;
     assert!(matches!(&events[1..], [Event::Stderr(line), Event::Exit(_)] if line == "hi"), "{events:?}");
     assert_eq!(mark.living().len(), 2);
     Ok(())

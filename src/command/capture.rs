@@ -198,21 +198,44 @@ impl Capture {
     }
 
     fn poll_drain(&mut self, cx: &mut Context<'_>, own: Own) -> bool {
-        let drain = match own {
+        let drain = self.drain(own);
+        match drain.poll(cx) {
+            Poll::Pending => false,
+            Poll::Ready(Ok(())) => true,
+            Poll::Ready(Err(trouble)) => {
+                self.give_up_on(own, trouble, cx);
+                true
+            }
+        }
+    }
+
+    /// The next line of a stream that is read in lines. One that is longer than it may be ends the run.
+    pub(super) fn next_line(&mut self, own: Own, cx: &mut Context<'_>) -> Option<String> {
+        match self.drain(own).next_line()? {
+            Ok(line) => Some(line),
+            Err(trouble) => {
+                self.give_up_on(own, trouble, cx);
+                None
+            }
+        }
+    }
+
+    fn drain(&mut self, own: Own) -> &mut Drain {
+        match own {
             Own::Stdout => &mut self.stdout,
             Own::Stderr => &mut self.stderr,
-        };
-        let why = match drain.poll(cx) {
-            Poll::Pending => return false,
-            Poll::Ready(Ok(())) => return true,
-            Poll::Ready(Err(Trouble::Exceeded(most))) => Why::Exceeded(own, most),
-            Poll::Ready(Err(Trouble::Failed(error))) => Why::Failed("its output could not be read", error),
-        };
-        // Nothing more is wanted from it; closing the pipe also ends a writer that heeds SIGPIPE.
-        drain.close();
-        self.end(why);
+        }
+    }
+
+    /// Nothing more is wanted from the stream; closing the pipe also ends a writer that heeds SIGPIPE.
+    fn give_up_on(&mut self, own: Own, trouble: Trouble, cx: &mut Context<'_>) {
+        self.drain(own).close();
+        self.end(match trouble {
+            Trouble::Exceeded(most) => Why::Exceeded(own, most),
+            Trouble::Failed(error) => Why::Failed("its output could not be read", error),
+        });
+        // The stop that has begun has yet to be polled.
         cx.waker().wake_by_ref();
-        true
     }
 
     /// Begins to stop the tree; the first reason counts.

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::process::ExitStatus;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_io::Timer;
@@ -42,6 +43,8 @@ pub struct Child {
     pipes: Arc<Pipes>,
     command: Arc<Command>,
     clock: Clock,
+    /// Its time was over, and it is stopped for that.
+    is_late: Arc<AtomicBool>,
     line: Arc<str>,
     _leash: Leash,
 }
@@ -63,7 +66,7 @@ impl Child {
         let Launched { process, stdin, stdout, stderr, leash, clock, line } = launched;
         let leash = if command.stop_on_drop { leash } else { leash.loosen() };
         let pipes = Pipes { stdin: Mutex::new(stdin), stdout: Mutex::new(stdout), stderr: Mutex::new(stderr) };
-        Child { process, pipes: Arc::new(pipes), command, clock, line, _leash: leash }
+        Child { process, pipes: Arc::new(pipes), command, clock, is_late: Arc::default(), line, _leash: leash }
     }
 
     /// The process's number.
@@ -108,6 +111,7 @@ impl Child {
         let pipes = Arc::clone(&self.pipes);
         let shutdown = self.command.shutdown;
         let line = Arc::clone(&self.line);
+        let is_late = Arc::clone(&self.is_late);
         let Clock { started, deadline } = self.clock;
         Wait::new(async move {
             drop(take(&pipes.stdin));
@@ -117,8 +121,10 @@ impl Child {
                 Timer::at(deadline).await;
                 None
             });
-            if let Some(result) = in_time.await {
-                return result;
+            match in_time.await {
+                // Another waiter may have been first to see that the time is over; then this end is of its making.
+                Some(result) if !is_late.load(Ordering::Acquire) => return result,
+                _ => is_late.store(true, Ordering::Release),
             }
             let stopped = stop(process.clone(), shutdown).await;
             let elapsed = started.elapsed();

@@ -3,7 +3,6 @@
 //! Bytes are read straight into the spare capacity of where they are kept. A stream that proves large gets a larger
 //! pipe, because what costs is not the copying but the wake-up for every pipe full.
 
-use std::collections::VecDeque;
 use std::io::{self, Write};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -43,13 +42,24 @@ enum Keep {
     Lines(Lines),
 }
 
-/// Bytes on their way to becoming lines.
+/// Bytes, from which a line is cut when it is asked for: what is read ahead costs its bytes and no more.
 #[derive(Default)]
 struct Lines {
-    /// What has not been cut into lines yet; the part up to `searched` holds no line end.
-    partial: Vec<u8>,
+    bytes: Vec<u8>,
+    /// Where the next line begins.
+    start: usize,
+    /// Between `start` and here no line ends.
     searched: usize,
-    ready: VecDeque<String>,
+    /// Where the next line ends, once that is known.
+    end: Option<usize>,
+    /// No more will be read, so what is left is a line.
+    is_over: bool,
+}
+
+/// A line as it is handed out.
+struct Cut {
+    line: String,
+    is_truncated: bool,
 }
 
 /// Why a drain stopped before the end of its stream.
@@ -92,12 +102,19 @@ impl Drain {
         self.is_truncated
     }
 
-    /// The next line, if there is one.
-    pub(super) fn next_line(&mut self) -> Option<String> {
-        match &mut self.keep {
-            Keep::Lines(lines) => lines.ready.pop_front(),
-            Keep::Bytes(_) => None,
-        }
+    /// The next line, if there is one; an error when it is longer than it may be.
+    pub(super) fn next_line(&mut self) -> Option<Result<String, Trouble>> {
+        let Keep::Lines(lines) = &mut self.keep else { return None };
+        Some(match lines.next(self.limit)? {
+            Ok(Cut { line, is_truncated }) => {
+                self.is_truncated |= is_truncated;
+                Ok(line)
+            }
+            Err(most) => {
+                self.is_truncated = true;
+                Err(Trouble::Exceeded(most))
+            }
+        })
     }
 
     /// What was kept, all or its tail as the limit says.
@@ -127,8 +144,8 @@ impl Drain {
                 return Poll::Pending;
             }
             let buffer = match &mut self.keep {
-                Keep::Lines(lines) if !lines.ready.is_empty() => return Poll::Pending,
-                Keep::Lines(lines) => &mut lines.partial,
+                Keep::Lines(lines) if lines.has_line() => return Poll::Pending,
+                Keep::Lines(lines) => lines.room(),
                 Keep::Bytes(bytes) => bytes,
             };
             let start = buffer.len();
@@ -155,7 +172,7 @@ impl Drain {
     pub(super) fn close(&mut self) {
         self.end = None;
         if let Keep::Lines(lines) = &mut self.keep {
-            lines.finish();
+            lines.is_over = true;
         }
     }
 
@@ -165,7 +182,7 @@ impl Drain {
         let mut left = 2 * TURN;
         while let Some(end) = &self.end {
             let buffer = match &mut self.keep {
-                Keep::Lines(lines) => &mut lines.partial,
+                Keep::Lines(lines) => lines.room(),
                 Keep::Bytes(bytes) => bytes,
             };
             make_room(buffer, self.limit);
@@ -186,18 +203,20 @@ impl Drain {
 
     fn enforce_limit(&mut self) -> Result<(), Trouble> {
         let limit = self.limit;
-        let (excess, is_truncated) = match &mut self.keep {
+        let cut = match &mut self.keep {
             Keep::Bytes(bytes) => cut(bytes, limit),
-            Keep::Lines(lines) => lines.cut_into_lines(limit),
+            Keep::Lines(lines) => lines.cut_partial(limit),
         };
-        self.is_truncated |= is_truncated;
-        let Some(most) = excess else { return Ok(()) };
-        // The lines before the one that is too long were handed out, and that one is no line to hand out at the end.
-        if let Keep::Lines(lines) = &mut self.keep {
-            lines.partial.clear();
-            lines.searched = 0;
+        match cut {
+            Ok(is_truncated) => {
+                self.is_truncated |= is_truncated;
+                Ok(())
+            }
+            Err(most) => {
+                self.is_truncated = true;
+                Err(Trouble::Exceeded(most))
+            }
         }
-        Err(Trouble::Exceeded(most))
     }
 }
 
@@ -209,89 +228,83 @@ fn make_room(buffer: &mut Vec<u8>, limit: Option<OutputLimit>) {
     }
 }
 
-/// Cuts `bytes` to the limit: the limit itself when it is an error to exceed it, and whether something was cut off.
-fn cut(bytes: &mut Vec<u8>, limit: Option<OutputLimit>) -> (Option<usize>, bool) {
-    let Some(OutputLimit { bytes: most, beyond }) = limit else { return (None, false) };
-    if bytes.len() <= most {
-        return (None, false);
-    }
+/// Cuts `bytes` to the limit, and says whether something was cut off; the limit itself when it is an error to exceed it.
+fn cut(bytes: &mut Vec<u8>, limit: Option<OutputLimit>) -> Result<bool, usize> {
+    let Some(OutputLimit { bytes: most, beyond }) = limit.filter(|limit| bytes.len() > limit.bytes) else {
+        return Ok(false);
+    };
     match beyond {
         Beyond::Fail => {
             bytes.truncate(most);
-            (Some(most), true)
+            return Err(most);
         }
-        Beyond::KeepHead => {
-            bytes.truncate(most);
-            (None, true)
-        }
+        Beyond::KeepHead => bytes.truncate(most),
         // Moving the tail to the front costs its length, so that much is let come together first.
         Beyond::KeepTail => {
             if bytes.len() > most + most.max(MOST_ROOM) {
                 bytes.drain(..bytes.len() - most);
             }
-            (None, true)
         }
     }
+    Ok(true)
 }
 
 impl Lines {
-    fn cut_into_lines(&mut self, limit: Option<OutputLimit>) -> (Option<usize>, bool) {
-        let mut start = 0;
-        let mut is_truncated = false;
-        while let Some(length) = self.partial[self.searched..].iter().position(|byte| *byte == b'\n') {
-            let end = self.searched + length;
-            let (excess, was_cut) = self.accept(start, end, limit);
-            is_truncated |= was_cut;
-            if excess.is_some() {
-                return (excess, true);
-            }
-            start = end + 1;
-            self.searched = start;
-        }
-        self.partial.drain(..start);
-        // What is left has no end yet, but may be too long already.
-        if let Some(OutputLimit { bytes: most, beyond }) = limit {
-            if self.partial.len() > most {
-                is_truncated = true;
-                match beyond {
-                    Beyond::Fail => return (Some(most), true),
-                    Beyond::KeepHead => self.partial.truncate(most),
-                    Beyond::KeepTail => drop(self.partial.drain(..self.partial.len() - most)),
-                }
-            }
-        }
-        self.searched = self.partial.len();
-        (None, is_truncated)
+    fn has_line(&self) -> bool {
+        self.end.is_some() || (self.is_over && self.start < self.bytes.len())
     }
 
-    fn accept(&mut self, start: usize, end: usize, limit: Option<OutputLimit>) -> (Option<usize>, bool) {
-        let mut line = &self.partial[start..end];
-        if let Some(without) = line.strip_suffix(b"\r") {
-            line = without;
-        }
-        let mut was_cut = false;
-        if let Some(OutputLimit { bytes: most, beyond }) = limit {
-            if line.len() > most {
-                was_cut = true;
-                line = match beyond {
-                    Beyond::Fail => return (Some(most), true),
-                    Beyond::KeepHead => &line[..most],
-                    Beyond::KeepTail => &line[line.len() - most..],
-                };
-            }
-        }
-        self.ready.push_back(String::from_utf8_lossy(line).into_owned());
-        (None, was_cut)
+    /// Where to read more to, when there is no whole line.
+    fn room(&mut self) -> &mut Vec<u8> {
+        self.bytes.drain(..self.start);
+        self.searched -= self.start;
+        self.start = 0;
+        &mut self.bytes
     }
 
-    /// The last line may lack its end.
-    fn finish(&mut self) {
-        if !self.partial.is_empty() {
-            let (start, end) = (0, self.partial.len());
-            self.accept(start, end, None);
-            self.partial.clear();
-            self.searched = 0;
+    fn search(&mut self) {
+        let found = memchr::memchr(b'\n', &self.bytes[self.searched..]);
+        self.end = found.map(|length| self.searched + length);
+        self.searched = self.end.unwrap_or(self.bytes.len());
+    }
+
+    /// After a read: looks for a line's end, and keeps a line that has none yet from growing for ever.
+    fn cut_partial(&mut self, limit: Option<OutputLimit>) -> Result<bool, usize> {
+        self.search();
+        if self.end.is_some() {
+            return Ok(false);
         }
+        let result = cut(&mut self.bytes, limit);
+        if result.is_err() {
+            // It is no line to hand out at the end.
+            self.bytes.clear();
+        }
+        self.searched = self.bytes.len();
+        result
+    }
+
+    fn next(&mut self, limit: Option<OutputLimit>) -> Option<Result<Cut, usize>> {
+        if !self.has_line() {
+            return None;
+        }
+        let end = self.end.unwrap_or(self.bytes.len());
+        let line = &self.bytes[self.start..end];
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        let cut = match limit.filter(|limit| line.len() > limit.bytes) {
+            None => Ok((line, false)),
+            Some(OutputLimit { bytes: most, beyond: Beyond::Fail }) => Err(most),
+            Some(OutputLimit { bytes: most, beyond: Beyond::KeepHead }) => Ok((&line[..most], true)),
+            Some(OutputLimit { bytes: most, beyond: Beyond::KeepTail }) => Ok((&line[line.len() - most..], true)),
+        };
+        let cut =
+            cut.map(|(line, is_truncated)| Cut { line: String::from_utf8_lossy(line).into_owned(), is_truncated });
+        self.start = (end + 1).min(self.bytes.len());
+        self.searched = self.start;
+        self.search();
+        if cut.is_err() {
+            *self = Lines { is_over: true, ..Lines::default() };
+        }
+        Some(cut)
     }
 }
 

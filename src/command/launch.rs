@@ -166,10 +166,13 @@ fn launch_here(command: &Command, unsaid: Unsaid, clock: Clock, line: Arc<str>) 
         identity: None,
         program,
     };
-    let handle = sys::spawn(&blueprint)
-        .map_err(|refusal| lookup::explain(refusal, &blueprint.program, blueprint.directory.as_deref()))?;
-    let process = Process::child(handle, command.process_group == Some(0), Arc::clone(&line));
-    let leash = Leash::stopping(process.clone(), command.shutdown);
+    let start = || {
+        let handle = sys::spawn(&blueprint)
+            .map_err(|refusal| lookup::explain(refusal, &blueprint.program, blueprint.directory.as_deref()))?;
+        Ok(Process::child(handle, command.process_group == Some(0), Arc::clone(&line)))
+    };
+    let leash = Leash::start(start, command.shutdown)?;
+    let process = leash.process().clone();
     // The child has its own copies; ours would keep its pipes open for ever.
     drop(blueprint);
     Ok(Launched { process, stdin: pipes.stdin, stdout: pipes.stdout, stderr: pipes.stderr, leash, clock, line })

@@ -9,6 +9,7 @@ use futures_core::Stream;
 
 use crate::command::Command;
 use crate::command::capture::{Capture, Finished, Streaming};
+use crate::command::drain::Own;
 use crate::command::launch::Unsaid;
 use crate::error::{Error, ErrorKind, Result};
 use crate::process::{Process, Wait};
@@ -103,7 +104,13 @@ pub(super) struct Stages {
     pub(super) command: Arc<Command>,
     streaming: Streaming,
     stage: Stage,
+    /// Steps since somebody else had a turn.
+    steps: usize,
 }
+
+/// After so many steps in a row another task, or the other half of a `select`, gets its turn: a command that writes
+/// faster than its lines are taken would otherwise never let go.
+const TURN: usize = 1000;
 
 enum Stage {
     Unstarted,
@@ -125,7 +132,7 @@ pub(super) enum Step {
 
 impl Stages {
     pub(super) fn new(command: &Command, streaming: Streaming) -> Stages {
-        Stages { command: Arc::new(command.clone()), streaming, stage: Stage::Unstarted }
+        Stages { command: Arc::new(command.clone()), streaming, stage: Stage::Unstarted, steps: 0 }
     }
 
     pub(super) fn process(&self) -> Option<Process> {
@@ -136,6 +143,17 @@ impl Stages {
     }
 
     pub(super) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Step>> {
+        if self.steps == TURN {
+            self.steps = 0;
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        let poll = self.poll_step(cx);
+        self.steps = if poll.is_ready() { self.steps + 1 } else { 0 };
+        poll
+    }
+
+    fn poll_step(&mut self, cx: &mut Context<'_>) -> Poll<Option<Step>> {
         loop {
             match &mut self.stage {
                 Stage::Unstarted => {
@@ -156,7 +174,7 @@ impl Stages {
                     }
                 },
                 Stage::Running(capture) => {
-                    if let Some(step) = next_line(capture) {
+                    if let Some(step) = next_line(capture, cx) {
                         return Poll::Ready(Some(step));
                     }
                     let poll = capture.poll(cx);
@@ -166,13 +184,13 @@ impl Stages {
                         continue;
                     }
                     // The poll may have read some.
-                    return match next_line(capture) {
+                    return match next_line(capture, cx) {
                         Some(step) => Poll::Ready(Some(step)),
                         None => Poll::Pending,
                     };
                 }
                 Stage::Ended(capture, is_incomplete) => {
-                    if let Some(step) = next_line(capture) {
+                    if let Some(step) = next_line(capture, cx) {
                         return Poll::Ready(Some(step));
                     }
                     let is_incomplete = *is_incomplete;
@@ -185,6 +203,7 @@ impl Stages {
     }
 }
 
-fn next_line(capture: &mut Capture) -> Option<Step> {
-    capture.stdout.next_line().map(Step::Line).or_else(|| capture.stderr.next_line().map(Step::ErrorLine))
+fn next_line(capture: &mut Capture, cx: &mut Context<'_>) -> Option<Step> {
+    let line = capture.next_line(Own::Stdout, cx).map(Step::Line);
+    line.or_else(|| capture.next_line(Own::Stderr, cx).map(Step::ErrorLine))
 }

@@ -132,11 +132,13 @@ fn begin(settings: &Settings) -> Result<Begun> {
         is_new_session: false,
         identity: None,
     };
-    let handle = sys::spawn(&blueprint).map_err(|refusal| {
-        Error::io("the daemon could not be started: this program could not be executed again", refusal.error)
-    })?;
-    let first = Process::child(handle, false, format!("{} (start of a daemon)", settings.name).into());
-    let leash = Leash::stopping(first.clone(), Shutdown::kill());
+    let start = || {
+        let handle = sys::spawn(&blueprint)
+            .map_err(|refusal| failed("this program could not be executed again")(refusal.error))?;
+        Ok(Process::child(handle, false, format!("{} (start of a daemon)", settings.name).into()))
+    };
+    let leash = Leash::start(start, Shutdown::kill())?;
+    let first = leash.process().clone();
     Ok(Begun { socket, stderr, first, _leash: leash })
 }
 

@@ -1,11 +1,16 @@
 //! What ties a process to the life of a value: when that is dropped, the process is stopped, or at least reaped.
 //!
-//! What is tied by a stop is also tied to the program: when that ends, whatever still runs is killed.
+//! What is tied by a stop is also tied to the program: when that ends, whatever still runs is killed. And nothing may
+//! slip in between: a child is started and tied in one piece, for which the end of the program waits.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, Once, OnceLock, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, Once, OnceLock, PoisonError, RwLock, TryLockError};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use crate::background;
+use crate::error::{Error, ErrorKind, Result};
 use crate::process::stop::{kill_now, stop_here};
 use crate::process::{Process, Shutdown};
 use crate::sys::threads;
@@ -23,7 +28,30 @@ enum OnDrop {
     Reap,
 }
 
+/// The program is about to end, and nothing is started any more.
+static IS_OVER: AtomicBool = AtomicBool::new(false);
+
+/// Held for reading while a child is started and tied; the end of the program waits until nobody does.
+static STARTING: RwLock<()> = RwLock::new(());
+
+/// A child that is being started for so long hangs in the kernel's exec; the end of the program does not wait for it.
+const STARTS_WITHIN: Duration = Duration::from_millis(500);
+
 impl Leash {
+    /// Starts a process that is stopped, with its tree, when the leash is dropped.
+    pub(crate) fn start(start: impl FnOnce() -> Result<Process>, shutdown: Shutdown) -> Result<Leash> {
+        watch_for_the_end();
+        let _starting = STARTING.read().unwrap_or_else(PoisonError::into_inner);
+        if IS_OVER.load(Ordering::SeqCst) {
+            return Err(Error::new(ErrorKind::Unsupported, "was not started: this program is about to end"));
+        }
+        start().map(|process| Leash::stopping(process, shutdown))
+    }
+
+    pub(crate) fn process(&self) -> &Process {
+        &self.process
+    }
+
     /// Dropping it stops the process and its tree.
     pub(crate) fn stopping(process: Process, shutdown: Shutdown) -> Leash {
         let tie = Tie::new(process.clone());
@@ -62,7 +90,7 @@ impl Drop for Leash {
 
 /// An entry in the list of what may not outlive the program.
 #[derive(Debug)]
-struct Tie(u64);
+pub(super) struct Tie(u64);
 
 #[derive(Default)]
 struct Ties {
@@ -76,12 +104,8 @@ fn ties() -> MutexGuard<'static, Ties> {
 }
 
 impl Tie {
-    fn new(process: Process) -> Tie {
-        static REGISTERED: Once = Once::new();
-        REGISTERED.call_once(|| {
-            // Refused only for want of memory; then the program's end just does not kill.
-            let _ = threads::at_exit(kill_what_is_tied);
-        });
+    pub(super) fn new(process: Process) -> Tie {
+        watch_for_the_end();
         let mut ties = ties();
         let key = ties.next;
         ties.next += 1;
@@ -98,10 +122,23 @@ impl Drop for Tie {
     }
 }
 
+fn watch_for_the_end() {
+    static REGISTERED: Once = Once::new();
+    REGISTERED.call_once(|| {
+        // Refused only for want of memory; then the program's end just does not kill.
+        let _ = threads::at_exit(kill_what_is_tied);
+    });
+}
+
 extern "C" fn kill_what_is_tied() {
     // A forked copy that ends must leave the original's children alone.
     if !background::is_ours() {
         return;
+    }
+    IS_OVER.store(true, Ordering::SeqCst);
+    let deadline = Instant::now() + STARTS_WITHIN;
+    while matches!(STARTING.try_write(), Err(TryLockError::WouldBlock)) && Instant::now() < deadline {
+        thread::sleep(Duration::from_millis(1));
     }
     let processes: Vec<Process> = ties().processes.drain().map(|(_, process)| process).collect();
     for process in &processes {

@@ -9,6 +9,7 @@ use futures_lite::future;
 
 use crate::background;
 use crate::error::{Error, ErrorKind, Result};
+use crate::process::leash::Tie;
 use crate::process::tree::Tree;
 use crate::process::{Process, Shutdown};
 use crate::signal::Signal;
@@ -30,19 +31,19 @@ pub(super) fn stop_here(process: Process, shutdown: Shutdown) -> impl Future<Out
 }
 
 async fn carry_out(process: Process, shutdown: Shutdown, trace: trace::Stop) -> Result<()> {
+    // Should the program end before the time of grace does, KILL comes at once.
+    let _tie = Tie::new(process.clone());
     let mut tree = Tree::of(&process);
     if shutdown.signal != Signal::KILL {
-        tree.signal(shutdown.signal);
-        // What is stopped would sleep through the request.
-        tree.signal(Signal::CONT);
+        tree.ask(shutdown.signal).await;
         if ends_within(&mut tree, shutdown.grace).await? {
-            return report(&process, &tree);
+            return report(&process, tree);
         }
     }
     trace.kills();
-    tree.kill();
+    tree.kill().await;
     ends_within(&mut tree, DIES_WITHIN).await?;
-    report(&process, &tree)
+    report(&process, tree)
 }
 
 async fn ends_within(tree: &mut Tree, time: Duration) -> Result<bool> {
@@ -57,10 +58,12 @@ async fn ends_within(tree: &mut Tree, time: Duration) -> Result<bool> {
     future::or(ended, late).await
 }
 
-fn report(process: &Process, tree: &Tree) -> Result<()> {
+fn report(process: &Process, tree: Tree) -> Result<()> {
     let survivors = tree.survivors();
     if survivors.is_empty() {
-        return Ok(());
+        let Some(error) = tree.blindness() else { return Ok(()) };
+        let message = "was stopped, but what descends from it could not be looked for and may still run";
+        return Err(process.about(Error::io(message, error)));
     }
     let list = survivors.iter().map(u32::to_string).collect::<Vec<_>>().join(", ");
     let message = format!("could not be stopped as a whole: still running: {list}");
@@ -69,5 +72,5 @@ fn report(process: &Process, tree: &Tree) -> Result<()> {
 
 /// Ends `process` and its tree without waiting for anything; for the end of the program.
 pub(super) fn kill_now(process: &Process) {
-    Tree::of(process).kill();
+    Tree::of(process).kill_now();
 }

@@ -3,22 +3,34 @@
 //! `/proc` speaks of numbers, and numbers are reused while we read. So a process joins the tree only when it is
 //! held by a handle, still says it is the child of a member after that, and neither it nor that member was gone by
 //! then: as long as the parent has not ended, the number that its child names is its own. Handles are taken before
-//! the first signal, because afterwards nothing leads from a dead parent to its children.
+//! the first signal, because afterwards nothing leads from a dead parent to its children. A member that forks between
+//! the look and the signal would leave one behind: a tree that moves is frozen first.
 
 use std::collections::HashMap;
 use std::io;
+use std::thread;
+use std::time::Duration;
+
+use async_io::Timer;
 
 use crate::process::Process;
 use crate::signal::Signal;
 use crate::sys::{self, Handle, proc};
 
-/// Each round of freezing stops what the last one found, so more rounds than this would need a tree that grows as
-/// fast as it is stopped.
+/// How often a tree that is not frozen yet is given another moment: for the stops to take effect, and for what was
+/// started before they did.
 const MOST_ROUNDS: usize = 1000;
+
+/// The same where the end of the program waits for it.
+const MOST_ROUNDS_AT_EXIT: usize = 50;
+
+const MOMENT: Duration = Duration::from_millis(1);
 
 pub(crate) struct Tree {
     root: Process,
     descendants: HashMap<u32, Member>,
+    /// Why members may be missing: a look that failed, as for want of descriptors.
+    blindness: Option<io::Error>,
 }
 
 struct Member {
@@ -29,7 +41,7 @@ struct Member {
 
 impl Tree {
     pub(crate) fn of(root: &Process) -> Tree {
-        let mut tree = Tree { root: root.clone(), descendants: HashMap::new() };
+        let mut tree = Tree { root: root.clone(), descendants: HashMap::new(), blindness: None };
         tree.grow();
         tree
     }
@@ -37,33 +49,57 @@ impl Tree {
     /// Looks for members that are not known yet, until there are none; says whether there were any.
     pub(crate) fn grow(&mut self) -> bool {
         let before = self.descendants.len();
-        let mut parents = vec![self.root.id()];
-        parents.extend(self.descendants.keys());
-        while !parents.is_empty() {
-            let claimed = proc::children(&parents).unwrap_or_default();
-            parents = claimed.into_iter().filter(|pid| self.admit(*pid, Tree::is_child)).collect();
-        }
-        if self.root.0.leads_group && self.group_lives() {
-            for pid in proc::members(self.root.id()).unwrap_or_default() {
-                self.admit(pid, Tree::is_in_group);
-            }
+        match self.look() {
+            // Once the root has ended, nothing leads to what was missed before.
+            Ok(()) if matches!(self.root.has_ended(), Ok(false)) => self.blindness = None,
+            Ok(()) => {}
+            Err(error) => self.blindness = Some(error),
         }
         self.descendants.len() > before
     }
 
-    /// Takes hold of `pid`, and lets it in when `belongs` holds for the process that was taken hold of.
-    fn admit(&mut self, pid: u32, belongs: fn(&Tree, &proc::Stat) -> bool) -> bool {
-        if pid == self.root.id() || self.descendants.contains_key(&pid) {
-            return false;
+    fn look(&mut self) -> io::Result<()> {
+        let mut parents = vec![self.root.id()];
+        parents.extend(self.descendants.keys());
+        while !parents.is_empty() {
+            let mut admitted = Vec::new();
+            for pid in proc::children(&parents)? {
+                if self.admit(pid, Tree::is_child)? {
+                    admitted.push(pid);
+                }
+            }
+            parents = admitted;
         }
-        let Ok(handle) = sys::open(pid) else { return false };
-        let Ok(stat) = proc::stat(pid) else { return false };
+        if self.root.0.leads_group && self.group_lives() {
+            for pid in proc::members(self.root.id())? {
+                self.admit(pid, Tree::is_in_group)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Why there may be members that were not found.
+    pub(crate) fn blindness(self) -> Option<io::Error> {
+        self.blindness
+    }
+
+    /// Takes hold of `pid`, and lets it in when `belongs` holds for the process that was taken hold of.
+    fn admit(&mut self, pid: u32, belongs: fn(&Tree, &proc::Stat) -> bool) -> io::Result<bool> {
+        if pid == self.root.id() || self.descendants.contains_key(&pid) {
+            return Ok(false);
+        }
+        let found = sys::open(pid).and_then(|handle| Ok((handle, proc::stat(pid)?)));
+        let (handle, stat) = match found {
+            Err(error) if proc::is_want_of_resources(&error) => return Err(error),
+            Err(_) => return Ok(false),
+            Ok(found) => found,
+        };
         // Still there, so it is the one whose `stat` was read. A permission denied says that it is there, too.
         if !exists(&handle) || !belongs(self, &stat) {
-            return false;
+            return Ok(false);
         }
         self.descendants.insert(pid, Member { handle, is_refused: false });
-        true
+        Ok(true)
     }
 
     fn is_child(&self, stat: &proc::Stat) -> bool {
@@ -99,16 +135,58 @@ impl Tree {
         }
     }
 
-    /// Ends every member. They are frozen first: what is stopped starts no children (fork(2) fails in the kernel
-    /// while a signal is pending), and its list of children is complete.
-    pub(crate) fn kill(&mut self) {
-        for _ in 0..MOST_ROUNDS {
-            self.signal(Signal::STOP);
-            if !self.grow() {
+    /// Ends every member. They are frozen first.
+    pub(crate) async fn kill(&mut self) {
+        self.freeze().await;
+        self.signal(Signal::KILL);
+    }
+
+    /// The same without waiting for anything else; for the end of the program.
+    pub(crate) fn kill_now(&mut self) {
+        for _ in 0..MOST_ROUNDS_AT_EXIT {
+            if self.is_frozen() {
                 break;
             }
+            thread::sleep(MOMENT);
         }
         self.signal(Signal::KILL);
+    }
+
+    /// Asks every member to end. A tree at rest is not frozen for that, because who watches over others (sudo, a shell
+    /// with job control) takes note of their stops, and may stop itself as well.
+    pub(crate) async fn ask(&mut self, signal: Signal) {
+        // In this order: what forked and fell asleep between the two is found by the second.
+        if !self.all_threads_are(b"SIZXTt") || self.grow() {
+            self.freeze().await;
+        }
+        self.signal(signal);
+        // What is stopped would sleep through the request.
+        self.signal(Signal::CONT);
+    }
+
+    async fn freeze(&mut self) {
+        for _ in 0..MOST_ROUNDS {
+            if self.is_frozen() {
+                break;
+            }
+            Timer::after(MOMENT).await;
+        }
+    }
+
+    /// Stops every member, and says whether nothing can start any more. A fork(2) that is under way when the stop
+    /// arrives still comes to its end, so the list of children is complete only once the stop has taken effect; or
+    /// while its caller waits in the kernel (state D), mostly for a child of its vfork(2) that was stopped, too.
+    fn is_frozen(&mut self) -> bool {
+        self.signal(Signal::STOP);
+        let have_stopped = self.all_threads_are(b"TtZXD");
+        !self.grow() && have_stopped
+    }
+
+    /// Whether every thread of every member that we may signal is in one of these states.
+    fn all_threads_are(&self, states: &[u8]) -> bool {
+        let signalled = self.descendants.iter().filter(|(_, member)| !member.is_refused).map(|(pid, _)| *pid);
+        let mut pids = signalled.chain((!self.root_is_refused()).then(|| self.root.id()));
+        pids.all(|pid| proc::thread_states(pid).iter().all(|state| states.contains(state)))
     }
 
     /// Waits until every member has ended, those included that were started meanwhile; not for those that may not

@@ -196,7 +196,10 @@ impl Shared {
         let waker = state.waker.take();
         drop(state);
         drop(deliveries);
-        waker.into_iter().for_each(Waker::wake);
+        // The task is the original's, and so may be locks that its executor takes.
+        if !dispositions::is_forked_copy() {
+            waker.into_iter().for_each(Waker::wake);
+        }
     }
 
     /// `None` in a forked copy in which the lock is held for ever, by a thread that was not copied.

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::panic::{self, AssertUnwindSafe};
 use std::task::{Context, Poll, ready};
 
 use async_io::Async;
@@ -85,6 +86,20 @@ pub(crate) fn enlarge(end: &PipeEnd) {
 /// A second descriptor for the same open file.
 pub(crate) fn duplicate(descriptor: &Descriptor) -> io::Result<Descriptor> {
     descriptor.try_clone()
+}
+
+/// Has async-io set itself up, which takes descriptors, and panics for want of them.
+pub(crate) fn ensure_reactor() -> io::Result<()> {
+    let (probe, _writer) = pipe()?;
+    ensure_spare()?;
+    let set_up = panic::catch_unwind(AssertUnwindSafe(|| register(probe)));
+    set_up.map_err(|_| io::Error::other("async-io could not be set up"))?.map(drop)
+}
+
+/// Whether there are some descriptors left: for machinery of others that panics where there are none.
+pub(crate) fn ensure_spare() -> io::Result<()> {
+    let _pipes = [pipe()?, pipe()?, pipe()?];
+    Ok(())
 }
 
 /// What this process writes to as its own stdout.

@@ -40,15 +40,21 @@ pub(crate) enum Adopted {
     Lost,
 }
 
-/// Whether the kernel (or its seccomp filter) has what this engine needs.
-pub(crate) fn is_available() -> bool {
+/// Whether the kernel (or its seccomp filter) has what this engine needs. An error when it can't be told for want of
+/// a descriptor.
+pub(crate) fn is_available() -> io::Result<bool> {
     static AVAILABLE: OnceLock<bool> = OnceLock::new();
-    *AVAILABLE.get_or_init(|| {
-        let Some(own) = Pid::from_raw(std::process::id() as i32) else { return false };
-        let Ok(fd) = rustix::process::pidfd_open(own, PidfdFlags::empty()) else { return false };
+    if let Some(known) = AVAILABLE.get() {
+        return Ok(*known);
+    }
+    let own = rustix::process::getpid();
+    let is_available = match rustix::process::pidfd_open(own, PidfdFlags::empty()) {
         // We are no child of ourselves, so a kernel that knows P_PIDFD answers ECHILD, an older one EINVAL.
-        matches!(wait(&fd, WaitIdOptions::NOWAIT), Err(Errno::CHILD))
-    })
+        Ok(fd) => matches!(wait(&fd, WaitIdOptions::NOWAIT), Err(Errno::CHILD)),
+        Err(error @ (Errno::MFILE | Errno::NFILE | Errno::NOMEM)) => return Err(error.into()),
+        Err(_) => false,
+    };
+    Ok(*AVAILABLE.get_or_init(|| is_available))
 }
 
 fn wait(fd: &OwnedFd, options: WaitIdOptions) -> Result<Option<WaitIdStatus>, Errno> {

@@ -47,8 +47,13 @@ pub(crate) fn spawn(blueprint: &Blueprint) -> io::Result<Child> {
     let [stdin, stdout, stderr] = streams(blueprint)?;
     command.stdin(stdin).stdout(stdout).stderr(stderr);
     // Its set-up panics when it gets no descriptor for SIGCHLD; for us that is an error like any other.
+    static IS_SET_UP: AtomicBool = AtomicBool::new(false);
+    if !IS_SET_UP.load(Ordering::Relaxed) {
+        descriptors::ensure_spare()?;
+    }
     let child = panic::catch_unwind(AssertUnwindSafe(|| command.spawn()))
         .map_err(|_| io::Error::other("the machinery that awaits children could not be set up"))??;
+    IS_SET_UP.store(true, Ordering::Relaxed);
     Ok(Child {
         pid: child.id(),
         state: Mutex::new(State { child, status: None, exit: None }),

@@ -27,6 +27,13 @@ fn parse_stat(text: &str) -> Option<Stat> {
     Some(Stat { parent, group, is_zombie })
 }
 
+/// The states of all threads of a process, a letter each (proc_pid_stat(5)); none when it is gone.
+pub(crate) fn thread_states(pid: u32) -> Vec<u8> {
+    let Ok(tasks) = fs::read_dir(format!("/proc/{pid}/task")) else { return Vec::new() };
+    let stats = tasks.flatten().filter_map(|task| fs::read_to_string(task.path().join("stat")).ok());
+    stats.filter_map(|stat| stat.rsplit_once(')')?.1.trim_start().bytes().next()).collect()
+}
+
 /// How the zombie `pid` ended, in the form of `wait(2)`: the last field of its `stat`. The kernel shows 0 there to
 /// those who may not look (proc_pid_stat(5): PTRACE_MODE_READ_FSCREDS), so a 0 counts only where user and group
 /// are all our own, which is what that check asks for.
@@ -72,11 +79,16 @@ pub(crate) fn started_at(pid: u32) -> io::Result<std::time::SystemTime> {
 pub(crate) fn children(parents: &[u32]) -> io::Result<Vec<u32>> {
     let mut children = Vec::new();
     for &parent in parents {
-        let Ok(tasks) = fs::read_dir(format!("/proc/{parent}/task")) else { continue };
+        let tasks = match fs::read_dir(format!("/proc/{parent}/task")) {
+            Err(error) if is_want_of_resources(&error) => return Err(error),
+            Err(_) => continue,
+            Ok(tasks) => tasks,
+        };
         for task in tasks {
             // A thread that ends while we read hands its children on to another thread of the same process.
             let Ok(task) = task else { continue };
             match fs::read_to_string(task.path().join("children")) {
+                Err(error) if is_want_of_resources(&error) => return Err(error),
                 Ok(list) => children.extend(list.split_ascii_whitespace().filter_map(|pid| pid.parse::<u32>().ok())),
                 Err(error) if error.kind() == io::ErrorKind::NotFound && !has_lists_of_children() => {
                     return select(|stat| parents.contains(&stat.parent));
@@ -86,6 +98,12 @@ pub(crate) fn children(parents: &[u32]) -> io::Result<Vec<u32>> {
         }
     }
     Ok(children)
+}
+
+/// Whether it is not the process that is at fault.
+pub(crate) fn is_want_of_resources(error: &io::Error) -> bool {
+    let number = error.raw_os_error();
+    [libc::EMFILE, libc::ENFILE, libc::ENOMEM].iter().any(|want| number == Some(*want))
 }
 
 fn has_lists_of_children() -> bool {
@@ -104,8 +122,10 @@ fn select(is_wanted: impl Fn(&Stat) -> bool) -> io::Result<Vec<u32>> {
     let mut pids = Vec::new();
     for entry in fs::read_dir("/proc")? {
         let Some(pid) = entry?.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
-        if stat(pid).is_ok_and(|stat| is_wanted(&stat)) {
-            pids.push(pid);
+        match stat(pid) {
+            Err(error) if is_want_of_resources(&error) => return Err(error),
+            Ok(stat) if is_wanted(&stat) => pids.push(pid),
+            _ => {}
         }
     }
     Ok(pids)

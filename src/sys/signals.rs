@@ -17,6 +17,27 @@ numbers! {
     XCPU SIGXCPU; XFSZ SIGXFSZ; VTALRM SIGVTALRM; PROF SIGPROF; WINCH SIGWINCH; IO SIGIO; SYS SIGSYS;
 }
 
+/// Signals that only this platform has, with their names.
+#[cfg(all(
+    any(target_os = "linux", target_os = "android"),
+    not(any(target_arch = "mips", target_arch = "mips64", target_arch = "sparc", target_arch = "sparc64"))
+))]
+pub(crate) const OWN: &[(i32, &str)] = &[(libc::SIGSTKFLT, "SIGSTKFLT"), (libc::SIGPWR, "SIGPWR")];
+
+/// Signals that only this platform has, with their names.
+#[cfg(any(target_vendor = "apple", target_os = "freebsd", target_os = "netbsd", target_os = "openbsd"))]
+pub(crate) const OWN: &[(i32, &str)] = &[(libc::SIGEMT, "SIGEMT"), (libc::SIGINFO, "SIGINFO")];
+
+/// Signals that only this platform has, with their names.
+#[cfg(not(any(
+    all(
+        any(target_os = "linux", target_os = "android"),
+        not(any(target_arch = "mips", target_arch = "mips64", target_arch = "sparc", target_arch = "sparc64"))
+    ),
+    any(target_vendor = "apple", target_os = "freebsd", target_os = "netbsd", target_os = "openbsd")
+)))]
+pub(crate) const OWN: &[(i32, &str)] = &[];
+
 /// The real-time signals that programs may use: on Linux without those that the C library keeps for itself.
 pub(crate) fn realtime() -> RangeInclusive<i32> {
     #[cfg(target_os = "linux")]

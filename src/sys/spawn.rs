@@ -170,15 +170,12 @@ impl Drop for Attributes {
 }
 
 fn signal_set(is_full: bool) -> libc::sigset_t {
-    let mut set = MaybeUninit::uninit();
-    if is_full {
-        // SAFETY: the pointer is valid for the set that the call initialises.
-        unsafe { libc::sigfillset(set.as_mut_ptr()) };
-    } else {
-        // SAFETY: the same.
-        unsafe { libc::sigemptyset(set.as_mut_ptr()) };
-    }
-    // SAFETY: initialised by either call; they fail only on an invalid pointer.
+    let mut set = MaybeUninit::<libc::sigset_t>::uninit();
+    // Not `sigfillset`, which leaves out the signals that the C library keeps for itself; those it would then start
+    // the child with ignored.
+    // SAFETY: the pointer is valid for one set, which on Linux is nothing but a bit for each signal.
+    unsafe { ptr::write_bytes(set.as_mut_ptr(), if is_full { 0xff } else { 0 }, 1) };
+    // SAFETY: every byte was written above.
     unsafe { set.assume_init() }
 }
 

@@ -6,6 +6,7 @@
 //! so that everything it awaits has to be `Send + 'static`.
 
 #![allow(dead_code, reason = "every test file uses another part of this")]
+#![allow(unused_imports, reason = "every test file uses another part of this")]
 #![allow(unused_macros, reason = "every test file uses another part of this")]
 
 mod files;
