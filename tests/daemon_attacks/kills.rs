@@ -137,9 +137,13 @@ fn one_step(scene: &Scene, who: &str, call: &str, number: u32) -> bool {
     }
     tracer.wait().unwrap();
     let said = std::fs::read_to_string(scene.path.join("trace")).unwrap();
-    // A call without a result is the last one of who is killed, and of who ends by himself.
+    // The tracer may not have come to say so, but the last call of who is killed has no result.
+    let has_no_result = |line: &str| {
+        let result = line.rsplit_once(" = ").and_then(|(_, result)| result.chars().next());
+        line.contains(&format!("{call}(")) && !result.is_some_and(|first| first.is_ascii_digit() || first == '-')
+    };
     let was_killed = said.contains("killed by SIGKILL")
-        || call != "exit_group" && said.contains(" = ?")
+        || call != "exit_group" && said.lines().any(has_no_result)
         || output.status.signal() == Some(9);
     let context = format!("{who} {call} {number}: {answer}\n{said}");
     // It can have been hit after it was ready, and be on its way out.
