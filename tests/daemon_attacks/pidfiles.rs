@@ -57,7 +57,7 @@ pub(crate) fn somebody_elses_number_in_it(scene: &Scene) {
     let bystander = Bystander::new();
     let number = format!("{}\n", bystander.pid());
     goes_on_as_if_nothing_had_happened(scene, || std::fs::write(scene.pidfile(), &number).unwrap());
-    bystander.ends_unharmed();
+    bystander.must_be_unharmed();
 }
 
 pub(crate) fn deleted(scene: &Scene) {
@@ -78,7 +78,7 @@ pub(crate) fn a_link_in_its_place(scene: &Scene) {
         });
         assert_eq!(std::fs::read_to_string(&treasure).unwrap(), bystander.pid().to_string());
     }
-    bystander.ends_unharmed();
+    bystander.must_be_unharmed();
 }
 
 pub(crate) fn a_directory_in_its_place(scene: &Scene) {

@@ -172,7 +172,7 @@ impl Bystander {
     }
 
     /// Fails when anybody has signalled it: every signal that daemons are sent would have ended it.
-    pub(crate) fn ends_unharmed(mut self) {
+    pub(crate) fn must_be_unharmed(mut self) {
         assert_eq!(self.0.try_wait().unwrap(), None);
         assert!(raw::is_alive(self.0.id()));
     }

@@ -205,7 +205,8 @@ pub(crate) async fn a_terminal_of_the_caller_is_not_the_daemons(site: Site) -> O
 
 /// `out=$(app start)`, in a shell that has more pipes open than those: all of them end with the starter.
 pub(crate) async fn a_captured_start_returns_at_once(site: Site) -> Outcome {
-    let (mut extra, theirs) = std::io::pipe()?;
+    let (extra, theirs) = rustix::pipe::pipe()?;
+    let mut extra = fs::File::from(extra);
     rustix::io::fcntl_setfd(theirs.as_fd(), rustix::io::FdFlags::empty())?;
     let script = r#"out=$("$0" "$@" 2>&1); printf '%s' "$out""#;
     let mut shell = std::process::Command::new("sh");
