@@ -21,9 +21,7 @@ pub(crate) fn forgetful() -> Option<ExitCode> {
         let order = Order::from(args);
         return Some(exit_code(futures_lite::future::block_on(order.carry_out())));
     }
-    if std::env::var_os(LATE).is_none() {
-        return None;
-    }
+    std::env::var_os(LATE)?;
     if what != "--act" {
         eprintln!("usage: program --act WHAT");
         return Some(ExitCode::from(2));

@@ -167,7 +167,8 @@ pub(crate) async fn instances_are_daemons_of_their_own(site: Site) -> Outcome {
     let journals = ["a", "b"].map(|name| Journal(site.at(name)));
     let [a, b] = journals.each_ref().map(|journal| {
         let name = journal.0.file_name().unwrap().to_string_lossy().into_owned();
-        site.controller(Actor::idle(journal)).instance(name)
+        let actor = Actor { setup: vec![Act::NoteContext], ..Actor::idle(journal) };
+        site.controller(actor).instance(name)
     });
     let (first, second) = (a.start().await?, b.start().await?);
     assert!(!second.already_running());
@@ -176,6 +177,8 @@ pub(crate) async fn instances_are_daemons_of_their_own(site: Site) -> Outcome {
     assert_eq!(fs::read_to_string(site.directory().join("actor@a.pid"))?, format!("{}\n", first.pid()));
     assert_eq!(fs::read_to_string(site.directory().join("actor@b.pid"))?, format!("{}\n", second.pid()));
     assert_eq!(Controller::of::<Actor>().directory(site.directory()).instance("b").pid().await?, Some(second.pid()));
+    assert_eq!(journals[0].value("instance "), r#"Some("a")"#);
+    assert_eq!(journals[0].value("pidfile "), site.directory().join("actor@a.pid").to_string_lossy());
     a.signal_user1().await?;
     journals[0].until("user1").await;
     assert!(a.stop().await?.was_running());
@@ -192,8 +195,11 @@ pub(crate) async fn instances_are_daemons_of_their_own(site: Site) -> Outcome {
 /// For tools that expect it there.
 pub(crate) async fn a_pidfile_elsewhere(site: Site) -> Outcome {
     let path = site.at("elsewhere.pid");
-    let controller = site.controller(site.idle()).pidfile(&path);
+    let actor = Actor { setup: vec![Act::NoteContext], ..site.idle() };
+    let controller = site.controller(actor).pidfile(&path);
     let pid = controller.start().await?.pid();
+    assert_eq!(site.journal().value("instance "), "None");
+    assert_eq!(site.journal().value("pidfile "), path.to_string_lossy());
     assert_eq!(fs::read_to_string(&path)?, format!("{pid}\n"));
     assert!(!site.pidfile().exists());
     // Who does not know of it sees the same daemon: it is for people and tools alone.

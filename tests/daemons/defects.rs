@@ -194,12 +194,10 @@ pub(crate) async fn d42_a_zombie_counts_as_gone(site: Site) -> Outcome {
 /// A pipe, a socket, a file and a listener that every child inherits.
 pub(crate) async fn d44_nothing_of_the_callers_is_open_in_the_daemon(site: Site) -> Outcome {
     use rustix::io::{FdFlags, fcntl_setfd};
-    let (reader, writer) = std::io::pipe()?;
+    let (reader, writer) = rustix::pipe::pipe()?;
     let (left, right) = std::os::unix::net::UnixStream::pair()?;
     let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
     let file = fs::File::create(site.at("open-file"))?;
-    fcntl_setfd(&reader, FdFlags::empty())?;
-    fcntl_setfd(&writer, FdFlags::empty())?;
     fcntl_setfd(&left, FdFlags::empty())?;
     fcntl_setfd(&right, FdFlags::empty())?;
     fcntl_setfd(&listener, FdFlags::empty())?;
