@@ -90,21 +90,27 @@ pub(crate) async fn state_and_since(site: Site) -> Outcome {
     Ok(())
 }
 
-/// Nobody hangs, and nobody is told a lie: who comes too late hears that it does not run.
 pub(crate) async fn many_waiters(site: Site) -> Outcome {
     let controller = site.controller(site.idle());
     let pid = controller.start().await?.pid();
     let process = Process::open(pid)?;
     let control = site.control();
-    let ended = end_of(&controller, pid, || process.signal(Signal::TERM).unwrap());
-    let (first, second) = future::zip(ended, control.wait()).await;
-    let (first, second) = (first?, second?);
-    assert!(first.was_running());
-    assert!(second == first || !second.was_running(), "{second:?} and {first:?}");
+    let ended = async {
+        until(|| Facts(std::process::id()).waits_for(pid) == 3).await;
+        process.signal(Signal::TERM)
+    };
+    let waits = future::zip(controller.wait(), future::zip(control.wait(), controller.wait()));
+    let ((first, (second, third)), ended) = future::zip(waits, ended).await;
+    ended?;
+    let first = first?;
+    assert!(first.was_running() && !first.forced());
+    assert_eq!(second?, first);
+    assert_eq!(third?, first);
     assert!(!controller.wait().await?.was_running());
     Ok(())
 }
 
+/// Nobody hangs, and nobody is told a lie: who comes too late hears that it does not run.
 pub(crate) async fn many_stoppers(site: Site) -> Outcome {
     let controller = site.controller(site.idle());
     controller.start().await?;
@@ -142,10 +148,10 @@ pub(crate) async fn controllers_in_other_processes_agree(site: Site) -> Outcome 
         waiters.push(waiter.args(site.act_arguments("wait")).stdout(Stdio::piped()).spawn()?);
     }
     for waiter in &waiters {
-        until(|| Facts(waiter.id()).waits_for(pid)).await;
+        until(|| Facts(waiter.id()).waits_for(pid) > 0).await;
     }
     let stopper = async {
-        until(|| Facts(std::process::id()).waits_for(pid)).await;
+        until(|| Facts(std::process::id()).waits_for(pid) > 0).await;
         site.act("stop").read().await
     };
     let (ours, stopped) = future::zip(controller.wait(), stopper).await;
