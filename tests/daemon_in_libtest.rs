@@ -1,7 +1,7 @@
 //! Daemons from a test binary whose `main` is libtest's, in plain tests and in those of an executor.
 
 #![cfg(feature = "daemon")]
-#![allow(clippy::unwrap_used, reason = "a test that finds something else has failed")]
+#![allow(clippy::unwrap_used, reason = "all of this is tests")]
 
 use std::fs;
 use std::path::{Path, PathBuf};

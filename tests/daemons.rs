@@ -340,7 +340,7 @@ async fn play(name: String, site: Site) -> Outcome {
 fn run_trials() -> ExitCode {
     let mut arguments = Arguments::from_args();
     // Each is a process or several of its own, and most wait for others.
-    arguments.test_threads = arguments.test_threads.or(Some(2));
+    arguments.test_threads = arguments.test_threads.or(Some(4));
     let mut trials = Vec::new();
     let mut ignored = 0;
     for Case { name, executors, needs, .. } in cases() {

@@ -90,21 +90,27 @@ pub(crate) async fn state_and_since(site: Site) -> Outcome {
     Ok(())
 }
 
-/// Nobody hangs, and nobody is told a lie: who comes too late hears that it does not run.
 pub(crate) async fn many_waiters(site: Site) -> Outcome {
     let controller = site.controller(site.idle());
     let pid = controller.start().await?.pid();
     let process = Process::open(pid)?;
     let control = site.control();
-    let ended = end_of(&controller, pid, || process.signal(Signal::TERM).unwrap());
-    let (first, second) = future::zip(ended, control.wait()).await;
-    let (first, second) = (first?, second?);
-    assert!(first.was_running());
-    assert!(second == first || !second.was_running(), "{second:?} and {first:?}");
+    let ended = async {
+        until(|| Facts(std::process::id()).waits_for(pid) == 3).await;
+        process.signal(Signal::TERM)
+    };
+    let waits = future::zip(controller.wait(), future::zip(control.wait(), controller.wait()));
+    let ((first, (second, third)), ended) = future::zip(waits, ended).await;
+    ended?;
+    let first = first?;
+    assert!(first.was_running() && !first.forced());
+    assert_eq!(second?, first);
+    assert_eq!(third?, first);
     assert!(!controller.wait().await?.was_running());
     Ok(())
 }
 
+/// Nobody hangs, and nobody is told a lie: who comes too late hears that it does not run.
 pub(crate) async fn many_stoppers(site: Site) -> Outcome {
     let controller = site.controller(site.idle());
     controller.start().await?;
@@ -142,10 +148,10 @@ pub(crate) async fn controllers_in_other_processes_agree(site: Site) -> Outcome 
         waiters.push(waiter.args(site.act_arguments("wait")).stdout(Stdio::piped()).spawn()?);
     }
     for waiter in &waiters {
-        until(|| Facts(waiter.id()).waits_for(pid)).await;
+        until(|| Facts(waiter.id()).waits_for(pid) > 0).await;
     }
     let stopper = async {
-        until(|| Facts(std::process::id()).waits_for(pid)).await;
+        until(|| Facts(std::process::id()).waits_for(pid) > 0).await;
         site.act("stop").read().await
     };
     let (ours, stopped) = future::zip(controller.wait(), stopper).await;
@@ -167,7 +173,8 @@ pub(crate) async fn instances_are_daemons_of_their_own(site: Site) -> Outcome {
     let journals = ["a", "b"].map(|name| Journal(site.at(name)));
     let [a, b] = journals.each_ref().map(|journal| {
         let name = journal.0.file_name().unwrap().to_string_lossy().into_owned();
-        site.controller(Actor::idle(journal)).instance(name)
+        let actor = Actor { setup: vec![Act::NoteContext], ..Actor::idle(journal) };
+        site.controller(actor).instance(name)
     });
     let (first, second) = (a.start().await?, b.start().await?);
     assert!(!second.already_running());
@@ -176,6 +183,8 @@ pub(crate) async fn instances_are_daemons_of_their_own(site: Site) -> Outcome {
     assert_eq!(fs::read_to_string(site.directory().join("actor@a.pid"))?, format!("{}\n", first.pid()));
     assert_eq!(fs::read_to_string(site.directory().join("actor@b.pid"))?, format!("{}\n", second.pid()));
     assert_eq!(Controller::of::<Actor>().directory(site.directory()).instance("b").pid().await?, Some(second.pid()));
+    assert_eq!(journals[0].value("instance "), r#"Some("a")"#);
+    assert_eq!(journals[0].value("pidfile "), site.directory().join("actor@a.pid").to_string_lossy());
     a.signal_user1().await?;
     journals[0].until("user1").await;
     assert!(a.stop().await?.was_running());
@@ -192,8 +201,11 @@ pub(crate) async fn instances_are_daemons_of_their_own(site: Site) -> Outcome {
 /// For tools that expect it there.
 pub(crate) async fn a_pidfile_elsewhere(site: Site) -> Outcome {
     let path = site.at("elsewhere.pid");
-    let controller = site.controller(site.idle()).pidfile(&path);
+    let actor = Actor { setup: vec![Act::NoteContext], ..site.idle() };
+    let controller = site.controller(actor).pidfile(&path);
     let pid = controller.start().await?.pid();
+    assert_eq!(site.journal().value("instance "), "None");
+    assert_eq!(site.journal().value("pidfile "), path.to_string_lossy());
     assert_eq!(fs::read_to_string(&path)?, format!("{pid}\n"));
     assert!(!site.pidfile().exists());
     // Who does not know of it sees the same daemon: it is for people and tools alone.

@@ -198,8 +198,6 @@ pub(crate) async fn d44_nothing_of_the_callers_is_open_in_the_daemon(site: Site)
     let (left, right) = std::os::unix::net::UnixStream::pair()?;
     let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
     let file = fs::File::create(site.at("open-file"))?;
-    fcntl_setfd(&reader, FdFlags::empty())?;
-    fcntl_setfd(&writer, FdFlags::empty())?;
     fcntl_setfd(&left, FdFlags::empty())?;
     fcntl_setfd(&right, FdFlags::empty())?;
     fcntl_setfd(&listener, FdFlags::empty())?;

@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::io::Read;
-use std::os::fd::AsFd;
 use std::path::Path;
 
 use deluxe_process::Command;
@@ -206,8 +205,6 @@ pub(crate) async fn a_terminal_of_the_caller_is_not_the_daemons(site: Site) -> O
 /// `out=$(app start)`, in a shell that has more pipes open than those: all of them end with the starter.
 pub(crate) async fn a_captured_start_returns_at_once(site: Site) -> Outcome {
     let (extra, theirs) = rustix::pipe::pipe()?;
-    let mut extra = fs::File::from(extra);
-    rustix::io::fcntl_setfd(theirs.as_fd(), rustix::io::FdFlags::empty())?;
     let script = r#"out=$("$0" "$@" 2>&1); printf '%s' "$out""#;
     let mut shell = std::process::Command::new("sh");
     shell.args(["-c", script]).arg(std::env::current_exe()?).args(site.act_arguments("start"));
@@ -216,7 +213,7 @@ pub(crate) async fn a_captured_start_returns_at_once(site: Site) -> Outcome {
     assert!(output.status.success(), "{output:?}");
     assert!(String::from_utf8_lossy(&output.stdout).starts_with("started "), "{output:?}");
     let mut rest = String::new();
-    extra.read_to_string(&mut rest)?;
+    fs::File::from(extra).read_to_string(&mut rest)?;
     assert_eq!(rest, "");
     assert!(matches!(site.control().state().await?, State::Running { .. }));
     site.control().stop().await?;

@@ -59,6 +59,8 @@ pub(crate) enum Act {
     Note(String),
     /// Notes `pid N`.
     NotePid,
+    /// Notes what the daemon is told about itself.
+    NoteContext,
     /// Notes this when what it is part of is over, also when it is cancelled.
     NoteAtLast(String),
     /// Waits until the file exists.
@@ -108,6 +110,10 @@ pub(crate) async fn perform(acts: &[Act], journal: &Journal, context: &Context) 
         match act {
             Act::Note(line) => journal.note(line),
             Act::NotePid => journal.note(format!("pid {}", std::process::id())),
+            Act::NoteContext => {
+                journal.note(format!("instance {:?}", context.instance()));
+                journal.note(format!("pidfile {}", context.pidfile().display()));
+            }
             Act::NoteAtLast(line) => farewells.push(Farewell(journal, line)),
             Act::Gate(path) => pass(path).await,
             Act::Forever => std::future::pending().await,

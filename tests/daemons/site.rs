@@ -173,9 +173,9 @@ impl Facts {
         lists.flat_map(|list| list.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>()).collect()
     }
 
-    /// Whether it waits for the end of that process: through a pidfd of which an epoll instance wants to know when it is
-    /// readable (proc_pid_fdinfo(5)).
-    pub(crate) fn waits_for(&self, pid: u32) -> bool {
+    /// How many times it waits for the end of that process: through a pidfd of which an epoll instance wants to know when it
+    /// is readable (proc_pid_fdinfo(5)).
+    pub(crate) fn waits_for(&self, pid: u32) -> usize {
         let entries = fs::read_dir(self.file("fdinfo")).expect("the process exists");
         let infos: Vec<(String, String)> = entries
             .filter_map(|entry| {
@@ -187,7 +187,7 @@ impl Facts {
             let wanted = format!("Pid:\t{pid}");
             infos.iter().any(|(other, text)| other == number && text.lines().any(|line| line == wanted))
         };
-        infos.iter().flat_map(|(_, text)| text.lines()).any(|line| {
+        let is_awaited = |line: &&str| {
             let mut words = line.split_whitespace();
             let (Some("tfd:"), Some(number), Some("events:"), Some(events)) =
                 (words.next(), words.next(), words.next(), words.next())
@@ -195,7 +195,8 @@ impl Facts {
                 return false;
             };
             is_pidfd(number) && u32::from_str_radix(events, 16).is_ok_and(|events| events & 1 != 0)
-        })
+        };
+        infos.iter().flat_map(|(_, text)| text.lines()).filter(is_awaited).count()
     }
 
     /// Waits until nothing is left of it, or a zombie, which is its parent's affair.
@@ -212,7 +213,7 @@ pub(crate) async fn end_of<D>(
     end_it: impl FnOnce(),
 ) -> Result<Stopped, deluxe_process::Error> {
     let ended = async {
-        until(|| Facts(std::process::id()).waits_for(pid)).await;
+        until(|| Facts(std::process::id()).waits_for(pid) > 0).await;
         end_it();
     };
     futures_lite::future::zip(controller.wait(), ended).await.0
