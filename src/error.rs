@@ -242,15 +242,11 @@ impl Error {
             write!(f, "`{command}` ")?;
         }
         f.write_str(&facts.message)?;
-        if let Some(last) = facts.stderr_tail.as_deref().and_then(last_line).filter(|_| self.speaks_through_stderr()) {
+        // Where a cause is known, that is what follows; what was said last may have been about something else.
+        if let Some(last) = facts.stderr_tail.as_deref().filter(|_| facts.source.is_none()).and_then(last_line) {
             write!(f, ": {last}")?;
         }
         Ok(())
-    }
-
-    /// A daemon's `setup` has given its own error, and what it wrote last may have been about something else.
-    fn speaks_through_stderr(&self) -> bool {
-        self.kind() != ErrorKind::SetupFailed
     }
 
     fn causes(&self) -> impl Iterator<Item = &(dyn std::error::Error + 'static)> {
@@ -281,9 +277,9 @@ impl fmt::Debug for Error {
         for cause in self.causes() {
             write!(f, "\n  caused by: {cause}")?;
         }
-        // A single line of stderr may be at the end of the first line already.
-        let shown = usize::from(self.speaks_through_stderr());
-        if let Some(tail) = self.stderr_tail().filter(|tail| tail.trim().lines().count() > shown) {
+        // A single line of stderr is already at the end of the first line, unless a cause is there.
+        let least = if self.0.source.is_none() { 1 } else { 0 };
+        if let Some(tail) = self.stderr_tail().filter(|tail| tail.trim().lines().count() > least) {
             f.write_str("\n  the end of its stderr:")?;
             for line in tail.lines() {
                 write!(f, "\n    {line}")?;
