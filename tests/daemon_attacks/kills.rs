@@ -15,6 +15,9 @@ use crate::worker::Setup;
 const STAGE_1: &str = "deluxe-process:daemon:1";
 const STAGE_2: &str = "deluxe-process:daemon:2";
 
+/// More calls of one kind than this belong to no step of a start any more.
+const MOST_CALLS: u32 = 16;
+
 pub(crate) fn starter_of_a_blocked_setup(scene: &Scene) {
     starter_dies(scene, "start-blocking");
 }
@@ -105,7 +108,7 @@ pub(crate) fn starter_at_every_step(scene: &Scene) {
 fn every_step(scene: &Scene, who: &str, calls: &[&str]) {
     let mut killed = 0;
     for call in calls {
-        for number in 1.. {
+        for number in 1..=MOST_CALLS {
             let was_killed = one_step(scene, who, call, number);
             killed += u32::from(was_killed);
             if !was_killed {
