@@ -125,7 +125,13 @@ pub(crate) fn act(path: &Path, verb: &str, rest: &[String]) -> ExitCode {
                 assert_eq!(line.unwrap(), "again");
                 println!("at the gate");
                 rustix::fs::flock(&gate, FlockOperation::LockShared).unwrap();
-                let answer = started(block_on(scene.controller().start()));
+                let result = block_on(scene.controller().start());
+                // Whoever is told so can rely on the number's being shown.
+                let shown = std::fs::read_to_string(scene.pidfile()).unwrap_or_default();
+                if let Ok(started) = &result {
+                    assert_eq!(shown, format!("{}\n", started.pid()));
+                }
+                let answer = started(result);
                 rustix::fs::flock(&gate, FlockOperation::Unlock).unwrap();
                 println!("{answer}");
             }

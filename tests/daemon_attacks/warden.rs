@@ -9,7 +9,7 @@ use libtest_mimic::Failed;
 use crate::raw;
 
 /// What takes longer hangs.
-const DEADLINE: Duration = Duration::from_secs(240);
+const DEADLINE: Duration = Duration::from_secs(120);
 
 /// What was told to end, or has lost its starter, is gone by then.
 const SETTLES_WITHIN: Duration = Duration::from_secs(15);
