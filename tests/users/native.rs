@@ -5,10 +5,11 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::time::Duration;
 
-use deluxe_process::{Command, ErrorKind, Shutdown, User};
+use deluxe_process::{Command, ErrorKind, Shutdown, User, UserVia};
 use futures_lite::future::{block_on, try_zip};
 
 use crate::accounts::Account;
+use crate::listing::on_every_executor;
 
 fn account() -> Account {
     Account::with(&["--user-group", "--groups", "games,audio"])
@@ -156,4 +157,22 @@ pub(crate) fn only_root_can() {
         text.trim(),
         "PermissionDenied `sudo -u nobody -- id` was not started as `nobody`: only root can become another user without sudo"
     );
+}
+
+/// Natively and through sudo, one after the other.
+pub(crate) fn every_executor() {
+    let account = account();
+    for via in [UserVia::Native, UserVia::Sudo] {
+        let mut command = as_user(&account, "id");
+        command.arg("-un").user_via(via);
+        let name = account.name.clone();
+        on_every_executor(|| {
+            let (command, name) = (command.clone(), name.clone());
+            async move {
+                assert_eq!(command.read().await.unwrap(), name);
+                let error = command.clone().user("no-such-user").read().await.unwrap_err();
+                assert_eq!(error.kind(), ErrorKind::UnknownUser);
+            }
+        });
+    }
 }
