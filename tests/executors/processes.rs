@@ -38,6 +38,18 @@ impl Mark {
         pids.filter(carries).collect()
     }
 
+    /// Whether this many carry it. A process in the middle of an exec shows no environment, so a look that finds fewer is
+    /// taken again for a while.
+    pub(crate) fn has_living(&self, count: usize) -> bool {
+        (0..200).any(|_| {
+            let found = self.living().len() == count;
+            if !found {
+                std::thread::sleep(std::time::Duration::from_millis(5));
+            }
+            found
+        })
+    }
+
     /// Waits until this many processes carry the mark.
     pub(crate) async fn until_living(&self, count: usize) {
         until(|| self.living().len() == count).await;
