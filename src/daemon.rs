@@ -99,6 +99,9 @@ pub trait Daemon: Serialize + DeserializeOwned + Send + Sync + 'static {
 
     /// Prepares the daemon, in its own process and before it is ready. An error, a panic, or an end reaches the one who
     /// starts it, with what was written to stderr.
+    ///
+    /// Until the daemon is ready its stderr is a pipe to the starter, and then its own log. A process that is started here
+    /// inherits the pipe: give it a stderr of its own, or it gets SIGPIPE for what it writes after the start.
     fn setup(&mut self, context: &Context) -> impl Future<Output = Result<(), BoxError>> + Send {
         let _ = context;
         async { Ok(()) }

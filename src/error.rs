@@ -255,8 +255,14 @@ impl Error {
     }
 }
 
-fn last_line(text: &str) -> Option<&str> {
-    text.lines().map(str::trim).rfind(|line| !line.is_empty())
+/// The last line that says something, as much of it as has room in a message.
+fn last_line(text: &str) -> Option<String> {
+    const MOST: usize = 200;
+    let line = text.lines().map(str::trim).rfind(|line| !line.is_empty())?;
+    match line.char_indices().nth(MOST) {
+        None => Some(line.to_owned()),
+        Some((end, _)) => Some(format!("{}…", &line[..end])),
+    }
 }
 
 impl fmt::Display for Error {

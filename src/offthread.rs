@@ -89,7 +89,8 @@ impl Drop for Slot {
             running.swap_remove(place);
         }
         drop(running);
-        self.slots.freed.notify(1);
+        // Additional to those that were woken and have not come to look yet: each end makes room for one more.
+        self.slots.freed.notify_additional(1);
     }
 }
 

@@ -175,8 +175,9 @@ impl Process {
     ///
     /// # Errors
     ///
-    /// As [`wait`](Process::wait); and [`ErrorKind::PermissionDenied`], naming what still runs, when something may
-    /// not be signalled.
+    /// As [`wait`](Process::wait); [`ErrorKind::PermissionDenied`], naming what still runs, when something may not be
+    /// signalled, and [`ErrorKind::TimedOut`] when it does not even die of SIGKILL; [`ErrorKind::Unsupported`] when this
+    /// program itself is part of the tree.
     ///
     /// # Cancel safety
     ///

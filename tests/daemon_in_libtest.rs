@@ -8,10 +8,11 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use deluxe_process::daemon::{Context, Delivery, State};
-use deluxe_process::{BoxError, Controller, Daemon, ErrorKind};
+use deluxe_process::{BoxError, Controller, Daemon, ErrorKind, Process};
+use futures_lite::StreamExt;
 use serde::{Deserialize, Serialize};
 
-deluxe_process::enable_test_support!(Clerk, Failing => futures_lite::future::block_on);
+deluxe_process::enable_test_support!(Clerk, Failing, Grumbler, Picky => futures_lite::future::block_on);
 
 /// Writes a file when it is told to.
 #[derive(Serialize, Deserialize)]
@@ -45,6 +46,39 @@ impl Daemon for Failing {
     async fn setup(&mut self, _: &Context) -> Result<(), BoxError> {
         Err("it can't".into())
     }
+
+    async fn run(&self, _: &Context) -> Result<(), BoxError> {
+        Ok(())
+    }
+}
+
+/// Fails when it is told to.
+#[derive(Serialize, Deserialize)]
+struct Grumbler;
+
+impl Daemon for Grumbler {
+    const NAME: &'static str = "grumbler";
+
+    async fn run(&self, context: &Context) -> Result<(), BoxError> {
+        context.user_signals().next().await;
+        Err("enough".into())
+    }
+}
+
+/// Refuses to be read back, and says what it has read.
+#[derive(Serialize, Deserialize)]
+struct Picky {
+    #[serde(deserialize_with = "refuse")]
+    secret: String,
+}
+
+fn refuse<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    let secret = String::deserialize(deserializer)?;
+    Err(serde::de::Error::custom(format!("not {secret}")))
+}
+
+impl Daemon for Picky {
+    const NAME: &'static str = "picky";
 
     async fn run(&self, _: &Context) -> Result<(), BoxError> {
         Ok(())
@@ -96,4 +130,46 @@ async fn from_tokio() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn from_a_task_of_tokio() {
     tokio::spawn(start_and_stop()).await.unwrap();
+}
+
+/// That its last words find no room changes nothing about its end.
+#[test]
+fn a_log_that_is_full() {
+    futures_lite::future::block_on(async {
+        let place = tempfile::tempdir().unwrap();
+        let grumbler = Controller::new(Grumbler).directory(place.path()).log_file("/dev/full");
+        let process = Process::open(grumbler.start().await.unwrap().pid()).unwrap();
+        assert_eq!(grumbler.signal_user1().await.unwrap(), Delivery::Delivered);
+        match process.wait().await {
+            Ok(status) => assert_eq!(status.code(), Some(1)),
+            // Before Linux 6.15 nobody is told who has not reaped it.
+            Err(error) => assert_eq!(error.kind(), ErrorKind::StatusLost),
+        }
+        assert!(!place.path().join("grumbler.pid").exists());
+    });
+}
+
+#[test]
+fn what_is_refused_is_not_shown() {
+    futures_lite::future::block_on(async {
+        let place = tempfile::tempdir().unwrap();
+        let picky = Controller::new(Picky { secret: "hunter2".into() }).directory(place.path());
+        let error = picky.start().await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidInput);
+        assert!(format!("{error:#}").contains("a field was refused"), "{error:#}");
+        assert!(!format!("{error:#} {error:?}").contains("hunter2"), "{error:?}");
+    });
+}
+
+#[test]
+fn a_restart_that_cannot_be_stops_nothing() {
+    futures_lite::future::block_on(async {
+        let place = tempfile::tempdir().unwrap();
+        let clerk = Controller::new(Clerk { file: place.path().join("file") }).directory(place.path());
+        let pid = clerk.start().await.unwrap().pid();
+        let error = clerk.clone().working_directory("/no/such/directory").restart().await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::WorkingDirectory);
+        assert_eq!(clerk.pid().await.unwrap(), Some(pid));
+        clerk.stop().await.unwrap();
+    });
 }

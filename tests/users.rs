@@ -94,6 +94,7 @@ fn main() -> ExitCode {
             only_root_can
         ]
     ));
+    cases.extend(cases!(native, Needs::Sudo, [every_executor]));
     cases.extend(cases!(sudo, Needs::Sudo, [as_root, a_user_removed_meanwhile]));
     cases.extend(cases!(sudo, Needs::Mounts, [sudo_missing]));
     cases.extend(sudo::PLAYS.iter().map(|play| Case {

@@ -204,6 +204,10 @@ impl Capture {
         if is_drained {
             return Poll::Ready(false);
         }
+        // What waits for our own output is held open by nobody else.
+        if self.ends.stdout.waits_for_tee() || self.ends.stderr.waits_for_tee() {
+            return Poll::Pending;
+        }
         let grace = self.grace.get_or_insert_with(|| Timer::after(GRACE));
         if !is_due(grace, cx) {
             return Poll::Pending;
@@ -408,7 +412,11 @@ fn tail(command: &Command, stderr: &[u8]) -> String {
     const LINES: usize = 20;
     const BYTES: usize = 4096;
     let mut text = String::from_utf8_lossy(stderr).into_owned();
-    for secret in command.secrets().filter_map(|secret| secret.to_str()).filter(|secret| !secret.is_empty()) {
+    let mut secrets: Vec<&str> = command.secrets().filter_map(|secret| secret.to_str()).collect();
+    secrets.retain(|secret| !secret.is_empty());
+    // One can be the beginning of another.
+    secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
+    for secret in secrets {
         text = text.replace(secret, "***");
     }
     let text = text.trim_end();

@@ -176,6 +176,11 @@ impl Drain {
         }
     }
 
+    /// Whether what was read has yet to be passed on.
+    pub(super) fn waits_for_tee(&self) -> bool {
+        self.tee.as_ref().is_some_and(|tee| tee.own.is_some() && !tee.waiting.is_empty())
+    }
+
     /// Reads no more, and gives away the pipe.
     pub(super) fn close(&mut self) -> Option<PipeEnd> {
         if let Keep::Lines(lines) = &mut self.keep {

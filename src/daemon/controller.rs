@@ -58,9 +58,11 @@ impl<D: Daemon> Controller<D> {
     /// [`start`](Controller::start).
     pub fn new(daemon: D) -> Controller<D> {
         let mut arguments = Vec::new();
-        let arguments = ciborium::into_writer(&daemon, &mut arguments)
-            .map(|()| Arc::new(arguments))
-            .map_err(|error| error.to_string());
+        let arguments =
+            ciborium::into_writer(&daemon, &mut arguments).map(|()| Arc::new(arguments)).map_err(|error| match error {
+                ciborium::ser::Error::Value(said) => said,
+                ciborium::ser::Error::Io(error) => error.to_string(),
+            });
         Controller::with_arguments(D::NAME, arguments)
     }
 
@@ -80,15 +82,7 @@ impl<D: Daemon> Controller<D> {
     ///
     /// Dropping the future leaves no daemon or a ready one, never half of one.
     pub async fn start(&self) -> Result<Started> {
-        let arguments = match &self.settings.arguments {
-            Ok(arguments) => Arc::clone(arguments),
-            Err(error) => {
-                let message =
-                    format!("the arguments of the daemon `{}` can't be serialised: {error}", self.settings.name);
-                return Err(Error::new(ErrorKind::InvalidInput, message));
-            }
-        };
-        self.check_start()?;
+        let arguments = self.check_start()?;
         background::ensure_started()?;
         let begun = std::time::Instant::now();
         loop {
@@ -106,7 +100,9 @@ impl<D: Daemon> Controller<D> {
         }
     }
 
-    /// Stops the daemon if it runs, and starts it with this controller's arguments.
+    /// Stops the daemon if it runs, and starts it with this controller's arguments. What can be known to be in the way of a
+    /// start is looked for before anything is stopped. Should somebody else start it in between, it runs with their
+    /// arguments, and [`already_running`](Started::already_running) says so.
     ///
     /// # Errors
     ///
@@ -117,11 +113,14 @@ impl<D: Daemon> Controller<D> {
     /// As those two, one after the other.
     pub async fn restart(&self) -> Result<Started> {
         self.check_start()?;
+        let settings = Arc::clone(&self.settings);
+        LOOKING.run(move || settings.check_working_directory()).await?;
         self.stop().await?;
         self.start().await
     }
 
-    fn check_start(&self) -> Result<()> {
+    /// What can be said without looking anywhere; gives the arguments.
+    fn check_start(&self) -> Result<Arc<Vec<u8>>> {
         let refused = |kind, why: &str| {
             Err(Error::new(kind, format!("the daemon `{}` was not started: {why}", self.settings.name)))
         };
@@ -137,19 +136,17 @@ impl<D: Daemon> Controller<D> {
                 "this program has more rights than its caller (set-user-id or the like)",
             );
         }
-        Ok(())
+        match &self.settings.arguments {
+            Ok(arguments) => Ok(Arc::clone(arguments)),
+            Err(error) => refused(ErrorKind::InvalidInput, &format!("its arguments can't be serialised: {error}")),
+        }
     }
 
     async fn claim(&self) -> Result<Claimed> {
         let settings = Arc::clone(&self.settings);
         LOOKING
             .run(move || {
-                let directory = &settings.working_directory;
-                match std::fs::metadata(directory) {
-                    Ok(found) if found.is_dir() => {}
-                    Ok(_) => return Err(settings.bad_directory("is not a directory", None)),
-                    Err(error) => return Err(settings.bad_directory("can't be used", Some(error))),
-                }
+                settings.check_working_directory()?;
                 let place = settings.place()?;
                 let in_the_way = match place.own_standing() {
                     Some(own) => own,
@@ -371,9 +368,14 @@ impl<D> Controller<D> {
             Standing::Running(pid) => {
                 let since = LOOKING.run(move || proc::started_at(pid)).await;
                 match since {
-                    Ok(since) => State::Running { pid, since },
+                    // The number was the daemon's all the time, so the start was its own.
+                    Ok(since) if self.standing().await? == Standing::Running(pid) => State::Running { pid, since },
+                    Err(error) if self.standing().await? == Standing::Running(pid) => {
+                        let message = format!("since when the daemon runs as process {pid} could not be read");
+                        return Err(Error::io(message, error).with_pid(pid));
+                    }
                     // It has ended meanwhile.
-                    Err(_) => State::Stopped,
+                    _ => State::Stopped,
                 }
             }
         })
@@ -498,6 +500,14 @@ impl<D> Controller<D> {
 }
 
 impl Settings {
+    fn check_working_directory(&self) -> Result<()> {
+        match std::fs::metadata(&self.working_directory) {
+            Ok(found) if found.is_dir() => Ok(()),
+            Ok(_) => Err(self.bad_directory("is not a directory", None)),
+            Err(error) => Err(self.bad_directory("can't be used", Some(error))),
+        }
+    }
+
     fn bad_directory(&self, what: &str, error: Option<std::io::Error>) -> Error {
         let directory = self.working_directory.display();
         let message = format!("the daemon `{}` was not started: its working directory `{directory}` {what}", self.name);

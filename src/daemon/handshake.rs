@@ -143,6 +143,16 @@ pub(crate) fn decode<T: DeserializeOwned>(body: &[u8]) -> io::Result<T> {
     ciborium::from_reader(body).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error.to_string()))
 }
 
+/// Why arguments could not be read back. What a field's own code says of it can hold its value, which may be a secret.
+pub(crate) fn what_is_wrong<T>(error: &ciborium::de::Error<T>) -> &'static str {
+    match error {
+        ciborium::de::Error::Semantic(..) => {
+            "a field was refused; what was said of it is not shown, as it can hold its value"
+        }
+        _ => "they are not well-formed",
+    }
+}
+
 /// The length of the body, from the first four bytes.
 pub(crate) fn body_length(head: [u8; 4]) -> io::Result<usize> {
     let length = u32::from_be_bytes(head) as usize;

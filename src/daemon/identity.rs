@@ -279,8 +279,8 @@ impl Files {
         self.write_boot()?;
         remove_pidfile(&self.directory, &self.place).map_err(|error| {
             let path = self.place.pidfile();
-            Error::io(format!("could not remove the pidfile `{}` of a daemon that is gone", path.display()), error)
-                .with_path(path)
+            let message = format!("could not make room for the pidfile `{}`", path.display());
+            Error::io(message, error).with_path(path)
         })?;
         Ok(Ok(Claim(self)))
     }
@@ -445,6 +445,10 @@ pub(crate) fn default_directory(application: &OsStr, home: &Path) -> PathBuf {
 impl Files {
     /// Removes the pidfile of a daemon that is gone; for the holder of the launch lock, which it gives back.
     pub(crate) fn clear_away(self) {
+        // One that could not be ended is not gone.
+        if !matches!(locks::identity_holder(self.lock.as_fd()), Ok(Holder::Nobody)) {
+            return;
+        }
         let _ = remove_pidfile(&self.directory, &self.place);
     }
 

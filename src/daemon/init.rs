@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io::Write;
+use std::mem;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::OnceLock;
@@ -102,8 +103,8 @@ impl Init {
         }
     }
 
-    fn into_main(self) -> Option<Main> {
-        if !self.is_daemon {
+    fn into_main(mut self) -> Option<Main> {
+        if !mem::take(&mut self.is_daemon) {
             return None;
         }
         let launch = stage::begin_launch();
@@ -115,6 +116,17 @@ impl Init {
             detach::exit_now(1);
         };
         Some(Main(live(launch)))
+    }
+}
+
+impl Drop for Init {
+    /// A process that was begun to be the daemon, and never came to `run_on` or an await, must not go on as the ordinary
+    /// program: nobody has asked for that one.
+    fn drop(&mut self) {
+        if self.is_daemon && !std::thread::panicking() {
+            eprintln!("`daemon::init()` was called, but neither `run_on` nor `await` on what it gave");
+            detach::exit_now(stage::NOT_ASKED);
+        }
     }
 }
 

@@ -40,7 +40,19 @@ struct Begun {
     socket: Async<UnixStream>,
     stderr: PipeEnd,
     first: Process,
+    /// Which file the stages run.
+    build: String,
     _leash: Leash,
+}
+
+impl Drop for Begun {
+    /// For the stages this is the end, also when a bare fork of this process has a copy of the socket. Such a copy must not
+    /// do it to the original, though.
+    fn drop(&mut self) {
+        if background::is_ours() {
+            let _ = self.socket.get_ref().shutdown(std::net::Shutdown::Both);
+        }
+    }
 }
 
 /// Starts the daemon whose launch lock is ours; gives its number when it is ready.
@@ -143,7 +155,7 @@ fn begin(settings: &Settings) -> Result<Begun> {
     };
     let leash = Leash::start(start, Shutdown::kill())?;
     let first = leash.process().clone();
-    Ok(Begun { socket, stderr, first, _leash: leash })
+    Ok(Begun { socket, stderr, first, build: handshake::build_id(Path::new(SELF)), _leash: leash })
 }
 
 /// One conversation with both stages.
@@ -161,7 +173,7 @@ impl Talk<'_> {
     async fn run(&mut self) -> Result<u32, Outcome> {
         let hello = Hello {
             version: VERSION,
-            build: handshake::build_id(Path::new(SELF)),
+            build: self.begun.build.clone(),
             name: self.settings.name.to_owned(),
             working_directory: (&*self.settings.working_directory).into(),
             umask: self.settings.umask,
@@ -174,9 +186,12 @@ impl Talk<'_> {
             Answer::Failed { stage, causes } => return Err(Outcome::Failed { stage, causes }),
             Answer::Ready { .. } => return Err(out_of_turn()),
         };
-        if let Some(pidfd) = descriptors.pop() {
-            self.second = Some(Process::from_pidfd(pid, pidfd)?);
-        }
+        // Without it nobody could see to it that the process is gone when the start fails.
+        let Some(pidfd) = descriptors.pop() else {
+            let message = "the handle to it did not come along; this program may have no descriptors left";
+            return Err(Outcome::Broken(io::Error::other(message)));
+        };
+        self.second = Some(Process::from_pidfd(pid, pidfd)?);
         // Its status is of no interest: what it had to say, it has said.
         let _ = self.begun.first.exit_status().await;
         self.hand_over().await?;
@@ -315,10 +330,20 @@ async fn end(second: Option<&Process>, outcome: &Outcome) -> Option<std::process
     };
     let late = async {
         Timer::after(DIES_WITHIN).await;
-        let _ = second.kill();
         None
     };
-    future::or(gone, late).await
+    if let Some(status) = future::or(async { Some(gone.await) }, late).await {
+        return status;
+    }
+    // It has said that it will not be the daemon, and stays all the same.
+    let _ = second.kill();
+    let status = future::or(async { second.exit_status().await.ok() }, async {
+        Timer::after(DIES_WITHIN).await;
+        None
+    });
+    let status = status.await;
+    second.reap_if_child();
+    status
 }
 
 fn explain(

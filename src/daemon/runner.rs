@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::future::poll_fn;
+use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
 use std::task::{Context as TaskContext, Poll};
@@ -9,6 +10,7 @@ use std::task::{Context as TaskContext, Poll};
 use futures_core::Stream;
 use futures_lite::{FutureExt, future};
 
+use crate::daemon::handshake;
 use crate::daemon::handshake::Stage;
 use crate::daemon::stage::Launch;
 use crate::daemon::{Context, Daemon, Ready, UserSignal};
@@ -37,7 +39,7 @@ pub(crate) async fn live<D: Daemon>(launch: Launch) -> i32 {
     };
     let mut daemon: D = match ciborium::from_reader(&*launch.arguments) {
         Ok(daemon) => daemon,
-        Err(error) => return refuse(launch, Stage::Arguments, vec![error.to_string()]),
+        Err(error) => return refuse(launch, Stage::Arguments, vec![handshake::what_is_wrong(&error).to_owned()]),
     };
     let mut inbox = Inbox::default();
     let set_up = caught(daemon.setup(&context));
@@ -60,6 +62,9 @@ pub(crate) async fn live<D: Daemon>(launch: Launch) -> i32 {
     // A daemon that was never ready has no end of its own to put in order.
     if let Some(launch) = launch {
         let causes = match outcome {
+            Ok(()) if context.0.is_terminating.load(std::sync::atomic::Ordering::Acquire) => {
+                vec!["it was told to end before it said that it is ready".to_owned()]
+            }
             Ok(()) => vec!["`run` returned before it said that the daemon is ready".to_owned()],
             Err(trouble) => trouble.causes(),
         };
@@ -76,8 +81,8 @@ pub(crate) async fn live<D: Daemon>(launch: Launch) -> i32 {
     match outcome {
         Ok(()) => 0,
         Err(Trouble::Failed(error)) => {
-            // To the log file, if there is one.
-            eprintln!("{}: {}", D::NAME, causes(&*error).join(": "));
+            // To the log file, if there is one; that it may be full is no reason to end in another way.
+            let _ = writeln!(std::io::stderr(), "{}: {}", D::NAME, causes(&*error).join(": "));
             FAILED
         }
         Err(Trouble::Panicked(_)) => PANICKED,

@@ -75,6 +75,10 @@ async fn carry_out(
     trace: trace::Stop,
 ) -> Result<()> {
     let mut tree = Tree::of(&process);
+    if tree.has_ourselves() {
+        let message = "was not stopped: this program is part of what is to be stopped, and would be stopped amid it";
+        return Err(process.about(Error::new(ErrorKind::Unsupported, message)));
+    }
     if let Some(deputy) = process.0.deputy.clone() {
         return carry_out_with(&*deputy, &process, tree, shutdown, held, pending, trace).await;
     }
@@ -190,7 +194,9 @@ fn report(process: &Process, tree: Tree) -> Result<()> {
     }
     let list = survivors.iter().map(u32::to_string).collect::<Vec<_>>().join(", ");
     let message = format!("could not be stopped as a whole: still running: {list}");
-    Err(process.about(Error::new(ErrorKind::PermissionDenied, message)))
+    // What we may signal and still lives is held in the kernel.
+    let kind = if tree.is_out_of_reach() { ErrorKind::PermissionDenied } else { ErrorKind::TimedOut };
+    Err(process.about(Error::new(kind, message)))
 }
 
 /// Ends `process` and its tree without waiting for anything; for the end of the program.

@@ -327,6 +327,12 @@ impl Tree {
         is_permission_denied(&self.root.0.handle.signal(0))
     }
 
+    /// Whether this very process is a member: a stop would freeze it before it is done.
+    pub(crate) fn has_ourselves(&self) -> bool {
+        let own = std::process::id();
+        self.root.id() == own || self.descendants.contains_key(&own)
+    }
+
     /// The numbers of the members that have not ended.
     pub(crate) fn survivors(&self) -> Vec<u32> {
         let descendants = self.descendants.iter().filter(|(_, member)| matches!(member.handle.has_ended(), Ok(false)));

@@ -5,9 +5,11 @@
 //! lock. One task polls for all (two pollers would wake each other for ever); an event tells the others.
 //! Signal mask and dispositions are inherited here.
 
+use std::ffi::CString;
 use std::fmt;
 use std::future::poll_fn;
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
 use std::panic::{self, AssertUnwindSafe};
 use std::pin::Pin;
@@ -80,8 +82,16 @@ fn command(blueprint: &Blueprint) -> io::Result<process::Command> {
         command.process_group(group);
     }
     if let Some(identity) = blueprint.identity.clone() {
-        // SAFETY: after a fork only async-signal-safe work is allowed, which these system calls are.
-        unsafe { command.pre_exec(move || become_identity(&identity)) };
+        let directory =
+            blueprint.directory.as_ref().map(|path| CString::new(path.as_os_str().as_bytes())).transpose()?;
+        let enter = move || {
+            become_identity(&identity)?;
+            // Entered with the rights of the one who works in it.
+            directory.as_deref().map_or(Ok(()), |directory| Ok(rustix::process::chdir(directory)?))
+        };
+        // SAFETY: after a fork only async-signal-safe work is allowed, which these system calls are; the path is a C string
+        // already, so nothing is allocated.
+        unsafe { command.pre_exec(enter) };
     }
     if blueprint.is_new_session {
         // SAFETY: the same for this one.
@@ -90,7 +100,7 @@ fn command(blueprint: &Blueprint) -> io::Result<process::Command> {
     if let Some(variables) = &blueprint.environment {
         command.env_clear().envs(variables.iter().map(|(key, value)| (key, value)));
     }
-    if let Some(directory) = &blueprint.directory {
+    if let Some(directory) = blueprint.directory.as_ref().filter(|_| blueprint.identity.is_none()) {
         command.current_dir(directory);
     }
     Ok(command)

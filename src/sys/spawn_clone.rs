@@ -12,8 +12,9 @@
 //!   reads what was prepared, makes raw system calls, and writes the failing step and its number into one place.
 //! - Every signal is blocked around it, so that no handler of this program runs in the child, on this program's memory.
 //! - A changed uid makes the memory it happens in non-dumpable, and that memory is also ours. Put back while another such
-//!   child is still in it, it would let a process of that child's user trace it, and read us. So children with another
-//!   user are made one at a time, and what was before is put back only when the kernel says that the child has left.
+//!   child is still in it, it would let a process of that child's user trace it, and read us. So such children are counted,
+//!   and what was before is put back only when the kernel says that the last of them has left. One that its user stops, or
+//!   whose exec hangs, is never seen to leave: then this program stays non-dumpable, and safe.
 //! - setresuid and its like are the kernel's own, which change one thread: libc's would change all threads of a process,
 //!   and the child's memory says that it has ours.
 
@@ -188,19 +189,43 @@ fn stream(source: &Source, moved: &mut Vec<OwnedFd>) -> Result<Stream, Refusal> 
     })
 }
 
-/// One child with another user at a time, and this memory made traceable again only when that child is out of it.
+/// The children with another user that are in our memory, or may be.
+struct Inside {
+    count: usize,
+    /// This program was dumpable before the first of them.
+    was_dumpable: bool,
+}
+
+/// Makes this memory traceable again only when no child with another user is in it. They are counted and not made one at
+/// a time: one that hangs before its exec (a dead mount, or a SIGSTOP, which its user may send) must not keep others from
+/// theirs. It only leaves this program as it is, not dumpable.
 fn with_dumpable_kept(clone: impl FnOnce() -> Result<(Pid, OwnedFd), Refusal>) -> Result<(Pid, OwnedFd), Refusal> {
-    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
-    let _one = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
-    // SAFETY: PR_GET_DUMPABLE takes no memory.
-    let before = unsafe { libc::prctl(libc::PR_GET_DUMPABLE) };
-    let child = clone()?;
-    // 1 is the only state that a change of user takes away and that a program can put back (PR_SET_DUMPABLE(2const)).
-    if before == 1 && has_left_our_memory(child.0) {
-        // SAFETY: PR_SET_DUMPABLE takes no memory.
-        unsafe { libc::prctl(libc::PR_SET_DUMPABLE, before) };
+    static INSIDE: Mutex<Inside> = Mutex::new(Inside { count: 0, was_dumpable: false });
+    let lock = || INSIDE.lock().unwrap_or_else(PoisonError::into_inner);
+    {
+        let mut inside = lock();
+        if inside.count == 0 {
+            // SAFETY: PR_GET_DUMPABLE takes no memory. 1 is the only state that a change of user takes away and that a
+            // program can put back (PR_SET_DUMPABLE(2const)).
+            inside.was_dumpable = unsafe { libc::prctl(libc::PR_GET_DUMPABLE) } == 1;
+        }
+        inside.count += 1;
     }
-    Ok(child)
+    let result = clone();
+    let has_left = match &result {
+        Ok((child, _)) => has_left_our_memory(*child),
+        // There was none.
+        Err(_) => true,
+    };
+    let mut inside = lock();
+    if has_left {
+        inside.count -= 1;
+    }
+    if inside.count == 0 && inside.was_dumpable {
+        // SAFETY: PR_SET_DUMPABLE takes no memory.
+        unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 1) };
+    }
+    result
 }
 
 /// Waits until the child's memory is not ours any more. The kernel wakes us a moment before: `exec_mmap` and `exit_mm`
@@ -214,7 +239,9 @@ fn has_left_our_memory(child: Pid) -> bool {
         // SAFETY: kcmp(2) of two memories takes numbers alone.
         match unsafe { libc::syscall(libc::SYS_kcmp, own, child.as_raw_nonzero().get(), KCMP_VM, 0, 0) } {
             0 => std::thread::yield_now(),
-            result => return result > 0,
+            // Reaped already, by somebody else in this program: it has left more than our memory.
+            -1 => return io::Error::last_os_error().raw_os_error() == Some(libc::ESRCH),
+            _ => return true,
         }
     }
     false

@@ -24,6 +24,9 @@ impl Census {
     /// Counted after the first use of what stays for good: async-io, the crate's own thread, the executor's.
     pub(crate) async fn before() -> Result<Census, deluxe_process::Error> {
         Command::new("true").run().await?;
+        // tokio's first runtime with drivers makes a pair of sockets for signals, and keeps it.
+        let first = std::thread::spawn(|| drop(tokio::runtime::Builder::new_current_thread().enable_all().build()));
+        first.join().expect("a runtime can be made and dropped");
         Timer::after(Duration::from_millis(1)).await;
         // The exit of the command may still be on its way through the background, and a thread that was just begun goes
         // by the name of the one that began it.

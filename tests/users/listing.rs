@@ -173,13 +173,24 @@ pub(crate) fn every_executor() {
             User::current().await.unwrap();
         }
     };
-    smol::block_on(look());
-    async_std::task::block_on(async_std::task::spawn(look()));
+    on_every_executor(look);
+}
+
+/// A failure names the executor.
+pub(crate) fn on_every_executor<F: Future<Output = ()> + Send + 'static>(work: impl Fn() -> F) {
+    let named = |executor: &str| eprintln!("on {executor}");
+    named("smol");
+    smol::block_on(smol::spawn(work()));
+    named("async-std");
+    async_std::task::block_on(async_std::task::spawn(work()));
+    named("tokio, with threads");
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     let runtime = runtime.worker_threads(2).build().unwrap();
-    runtime.block_on(async { tokio::spawn(look()).await.unwrap() });
-    tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(look());
-    block_on(look());
+    runtime.block_on(async { tokio::spawn(work()).await.unwrap() });
+    named("tokio, on one thread and without I/O");
+    tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(work());
+    named("block_on");
+    block_on(work());
 }
 
 const BIND: &str = r#"mount --bind "$1" /etc/login.defs"#;

@@ -28,7 +28,7 @@ use std::time::Duration;
 
 use crate::command::launcher::Rewritten;
 use crate::command::launcher::words::{self, Reason};
-use crate::command::{Command, Output, Program, quote};
+use crate::command::{Argument, Command, Output, Program, quote};
 use crate::error::{Error, ErrorKind, Result};
 use crate::process::{Deputy, Shutdown};
 use crate::signal::Signal;
@@ -69,7 +69,7 @@ pub(crate) struct Switch {
     sudo: PathBuf,
     user: User,
     program: OsString,
-    args: Vec<OsString>,
+    args: Vec<Argument>,
     directory: Option<PathBuf>,
     path: OsString,
     variables: Vec<String>,
@@ -122,7 +122,7 @@ pub(super) fn rewrite(command: &Command, user: &User) -> Result<Rewritten> {
     }
 
     let program = command.shown_program().to_owned();
-    let args: Vec<OsString> = command.args.iter().map(|arg| arg.value.clone()).collect();
+    let args = command.args.clone();
     let mut argv: Vec<OsString> = ["sudo", "-n", "-u", user.name()].map(OsString::from).to_vec();
     if !preserved.is_empty() {
         let names = preserved.join(OsStr::new(","));
@@ -131,7 +131,7 @@ pub(super) fn rewrite(command: &Command, user: &User) -> Result<Rewritten> {
     argv.extend(assigned);
     argv.push("--".into());
     argv.push(program.clone());
-    argv.extend(args.iter().cloned());
+    argv.extend(args.iter().map(|arg| arg.value.clone()));
     let directory = command.directory.clone();
     let switch = Switch { sudo: sudo.clone(), user: user.clone(), program, args, directory, path, variables };
     Ok(Rewritten { program: sudo, argv, environment, identity: None, switch: Some(Arc::new(switch)) })
@@ -256,10 +256,16 @@ impl Switch {
 
     /// Asks whether the rules allow the command; a yes says nothing of passwords.
     async fn list(&self) -> Result<Output> {
-        let fixed = ["-n", "-l", "-u", self.user.name(), "--"].map(OsStr::new);
-        let rest = std::iter::once(&self.program).chain(&self.args).map(OsString::as_os_str);
-        let args: Vec<&OsStr> = fixed.into_iter().chain(rest).collect();
-        self.ask(&args).output().await
+        let mut command = self.ask(&["-n", "-l", "-u", self.user.name(), "--"].map(OsStr::new));
+        command.arg(&self.program);
+        for arg in &self.args {
+            if arg.is_secret {
+                command.secret_arg(&arg.value)
+            } else {
+                command.arg(&arg.value)
+            };
+        }
+        command.output().await
     }
 
     /// sudo for a purpose of our own.
