@@ -3,9 +3,10 @@
 use std::collections::BTreeSet;
 use std::env;
 use std::fs;
+use std::io::{Read, Seek};
 use std::process;
 
-use deluxe_process::{Command, Error, Result, Stdio};
+use deluxe_process::{Command, Error, Result, Shutdown, Stdio};
 use futures_lite::{StreamExt, future};
 use rustix::process::{Resource, Rlimit};
 
@@ -220,5 +221,29 @@ pub(crate) fn stop(executor: Executor) {
         drop(before);
         assert!(Command::new("true").status().await.is_ok());
         Census::at_rest();
+    });
+}
+
+/// A stop that finds no descriptor freezes what it has, and goes on when there is one.
+pub(crate) fn stop_later(executor: Executor) {
+    executor.run(async {
+        Command::new("true").run().await.expect("a first use");
+        for shutdown in [Shutdown::new(), Shutdown::kill()] {
+            let script = "sleep 1000 & sleep 1000 & wait";
+            let child = Command::new("sh").args(["-c", script]).shutdown(shutdown).spawn().await.expect("a child");
+            eventually("the tree is there", || living().iter().filter(|seen| seen.name == "sleep").count() == 2);
+            // Opened now, because later it could not be.
+            let mut stat = fs::File::open(format!("/proc/{}/stat", child.id())).unwrap();
+            let limit = Limit::with_free(0);
+            let mut stopping = child.stop();
+            assert!(future::poll_once(&mut stopping).await.is_none());
+            eventually("the child is frozen, or gone", || {
+                let mut text = String::new();
+                stat.rewind().and_then(|()| stat.read_to_string(&mut text)).map_or(true, |_| !text.contains(") S "))
+            });
+            drop(limit);
+            stopping.await.expect("a stop of all");
+            assert_eq!(living(), []);
+        }
     });
 }
