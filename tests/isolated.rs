@@ -62,6 +62,7 @@ const CASES: &[Case] = &[
     Case { name: "no_descriptors_for_the_first_spawn", run: descriptors::first_spawn, on: ONE },
     Case { name: "no_descriptors_for_the_first_lines", run: descriptors::first_lines, on: ONE },
     Case { name: "no_descriptors_for_a_stop", run: descriptors::stop, on: ONE },
+    Case { name: "no_descriptors_for_a_timeout", run: descriptors::timeout, on: ONE },
     Case { name: "no_descriptors_when_a_stop_begins", run: descriptors::stop_later, on: ONE },
 
     Case { name: "another_thread_waits_for_any_child", run: disturbed::thief, on: EVERY },

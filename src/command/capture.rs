@@ -84,11 +84,41 @@ enum Stop {
     Done(Result<()>),
 }
 
-enum Why {
+/// Why a run came to an early end.
+pub(super) enum Why {
     TimedOut,
     Exceeded(Own, usize),
     /// The caller's reader, or one of our pipes.
     Failed(&'static str, std::io::Error),
+}
+
+impl Why {
+    /// The error of a run that was ended for this. What a stop has left is its cause.
+    pub(super) fn into_error(self, elapsed: Duration, stopped: Result<()>) -> Error {
+        let outcome = if stopped.is_ok() { "was stopped" } else { "could not be stopped for sure" };
+        let error = match self {
+            Why::TimedOut => Error::new(ErrorKind::TimedOut, format!("timed out after {elapsed:.1?} and {outcome}")),
+            Why::Exceeded(own, most) => {
+                let stream = match own {
+                    Own::Stdout => "stdout",
+                    Own::Stderr => "stderr",
+                };
+                let message = format!("wrote more than {most} bytes to {stream}, and {outcome} after {elapsed:.1?}");
+                Error::new(ErrorKind::OutputLimit, message)
+            }
+            Why::Failed(what, error) if stopped.is_ok() => {
+                Error::io(format!("{outcome} after {elapsed:.1?}: {what}"), error)
+            }
+            // Its place as the cause goes to what still runs.
+            Why::Failed(what, error) => {
+                Error::io(format!("{outcome} after {elapsed:.1?}, when {what} ({error})"), error)
+            }
+        };
+        match stopped {
+            Ok(()) => error,
+            Err(survivors) => error.with_source(survivors),
+        }
+    }
 }
 
 /// A run that is over.
@@ -337,25 +367,7 @@ impl Finished {
     pub(super) fn unchecked(mut self) -> Result<(ExitStatus, Finished)> {
         let elapsed = self.clock.started.elapsed();
         if let Some((why, stopped)) = self.ending.take() {
-            let error = match why {
-                Why::TimedOut => {
-                    Error::new(ErrorKind::TimedOut, format!("timed out after {elapsed:.1?} and was stopped"))
-                }
-                Why::Exceeded(own, most) => {
-                    let stream = match own {
-                        Own::Stdout => "stdout",
-                        Own::Stderr => "stderr",
-                    };
-                    let message =
-                        format!("wrote more than {most} bytes to {stream}, and was stopped after {elapsed:.1?}");
-                    Error::new(ErrorKind::OutputLimit, message)
-                }
-                Why::Failed(what, error) => Error::io(format!("was stopped after {elapsed:.1?}: {what}"), error),
-            };
-            let error = match stopped {
-                Ok(()) => error,
-                Err(survivors) => error.with_source(survivors),
-            };
+            let error = why.into_error(elapsed, stopped);
             return Err(self.complete(error));
         }
         match &self.status {

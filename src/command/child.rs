@@ -8,12 +8,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use async_io::Timer;
 use futures_lite::future;
 
-use crate::command::capture::{Capture, Finished, Streaming};
+use crate::command::capture::{Capture, Finished, Streaming, Why};
 use crate::command::input::Input;
 use crate::command::launch::{Clock, Launched};
 use crate::command::launcher::{self, Switch};
 use crate::command::{ChildStderr, ChildStdin, ChildStdout, Command, Output, Run};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::Result;
 use crate::process::{Leash, Process, Wait, stop};
 use crate::signal::Signal;
 use crate::sys::descriptors::PipeEnd;
@@ -137,13 +137,11 @@ impl Child {
             }
             let stopped = stop(process.clone(), shutdown, ()).await;
             let elapsed = started.elapsed();
-            let mut error = Error::new(ErrorKind::TimedOut, format!("timed out after {elapsed:.1?} and was stopped"))
+            let mut error = Why::TimedOut
+                .into_error(elapsed, stopped)
                 .with_command(line.to_string())
                 .with_elapsed(elapsed)
                 .with_pid(process.id());
-            if let Err(survivors) = stopped {
-                error = error.with_source(survivors);
-            }
             if let Ok(Some(status)) = process.try_wait() {
                 error = error.with_exit_status(status);
             }
