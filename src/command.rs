@@ -13,6 +13,7 @@ mod output;
 mod quote;
 mod run;
 mod stdio;
+mod tail;
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};

@@ -1,6 +1,7 @@
 //! The one engine behind all ways to run that wait for the end: it feeds stdin, drains both outputs, awaits the exit,
 //! enforces time and limits, and stops the tree when it has to, all at once and without a task of its own.
 
+use std::ffi::OsStr;
 use std::pin::Pin;
 use std::process::ExitStatus;
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use crate::command::input::{Feed, Supply};
 use crate::command::launch::{Clock, Launched, Unsaid, handed_over, launch};
 use crate::command::launcher::{self, Switch};
 use crate::command::output::OutputLimit;
+use crate::command::tail::{Cut, tail};
 use crate::error::{Error, ErrorKind, Result};
 use crate::process::{Leash, Process, Wait, stop};
 use crate::sys::descriptors::PipeEnd;
@@ -131,6 +133,7 @@ pub(super) struct Finished {
     ending: Option<(Why, Result<()>)>,
     pub(super) stdout: Vec<u8>,
     pub(super) stderr: Vec<u8>,
+    stderr_cut: Option<Cut>,
     pub(super) is_truncated: bool,
     pub(super) is_incomplete: bool,
 }
@@ -342,6 +345,7 @@ impl Capture {
         Finished {
             stdout: self.ends.stdout.take_bytes(),
             stderr: self.ends.stderr.take_bytes(),
+            stderr_cut: self.ends.stderr.cut(),
             is_truncated: self.ends.stdout.is_truncated() || self.ends.stderr.is_truncated(),
             is_incomplete,
             command: self.command,
@@ -405,7 +409,8 @@ impl Finished {
 
     /// An error of this run, with all that is known.
     pub(super) fn complete(self, error: Error) -> Error {
-        let tail = tail(&self.command, &self.stderr);
+        let secrets: Vec<&[u8]> = self.command.secrets().map(OsStr::as_encoded_bytes).collect();
+        let tail = tail(&self.stderr, self.stderr_cut, &secrets);
         let mut error = error
             .with_command(self.line.to_string())
             .with_elapsed(self.clock.started.elapsed())
@@ -417,23 +422,4 @@ impl Finished {
         }
         error
     }
-}
-
-/// The last lines of stderr as text, without the secrets that the child may have repeated.
-fn tail(command: &Command, stderr: &[u8]) -> String {
-    const LINES: usize = 20;
-    const BYTES: usize = 4096;
-    let mut text = String::from_utf8_lossy(stderr).into_owned();
-    let mut secrets: Vec<&str> = command.secrets().filter_map(|secret| secret.to_str()).collect();
-    secrets.retain(|secret| !secret.is_empty());
-    // One can be the beginning of another.
-    secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
-    for secret in secrets {
-        text = text.replace(secret, "***");
-    }
-    let text = text.trim_end();
-    let start = text.len().saturating_sub(BYTES);
-    let start = (start..).find(|at| text.is_char_boundary(*at)).unwrap_or_default();
-    let start = text[start..].rmatch_indices('\n').nth(LINES - 1).map_or(start, |(at, _)| start + at + 1);
-    text[start..].to_owned()
 }

@@ -11,6 +11,7 @@ use blocking::Unblock;
 use futures_lite::AsyncWrite;
 
 use crate::command::output::{Beyond, OutputLimit};
+use crate::command::tail::Cut;
 use crate::sys::descriptors::{self, PipeEnd};
 
 /// The least room for a read.
@@ -57,8 +58,8 @@ struct Lines {
 }
 
 /// A line as it is handed out.
-struct Cut {
-    line: String,
+struct Line {
+    text: String,
     is_truncated: bool,
 }
 
@@ -102,13 +103,19 @@ impl Drain {
         self.is_truncated
     }
 
+    /// Where what is kept was cut off, if it was.
+    pub(super) fn cut(&self) -> Option<Cut> {
+        let OutputLimit { beyond, .. } = self.limit.filter(|_| self.is_truncated)?;
+        Some(if beyond == Beyond::KeepTail { Cut::Start } else { Cut::End })
+    }
+
     /// The next line, if there is one; an error when it is longer than it may be.
     pub(super) fn next_line(&mut self) -> Option<Result<String, Trouble>> {
         let Keep::Lines(lines) = &mut self.keep else { return None };
         Some(match lines.next(self.limit)? {
-            Ok(Cut { line, is_truncated }) => {
+            Ok(Line { text, is_truncated }) => {
                 self.is_truncated |= is_truncated;
-                Ok(line)
+                Ok(text)
             }
             Err(most) => {
                 self.is_truncated = true;
@@ -296,7 +303,7 @@ impl Lines {
         result
     }
 
-    fn next(&mut self, limit: Option<OutputLimit>) -> Option<Result<Cut, usize>> {
+    fn next(&mut self, limit: Option<OutputLimit>) -> Option<Result<Line, usize>> {
         if !self.has_line() {
             return None;
         }
@@ -310,7 +317,7 @@ impl Lines {
             Some(OutputLimit { bytes: most, beyond: Beyond::KeepTail }) => Ok((&line[line.len() - most..], true)),
         };
         let cut =
-            cut.map(|(line, is_truncated)| Cut { line: String::from_utf8_lossy(line).into_owned(), is_truncated });
+            cut.map(|(line, is_truncated)| Line { text: String::from_utf8_lossy(line).into_owned(), is_truncated });
         self.start = (end + 1).min(self.bytes.len());
         self.searched = self.start;
         self.search();
