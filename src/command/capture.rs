@@ -48,8 +48,10 @@ pub(super) struct Capture {
     deadline: Option<Timer>,
     ending: Option<Ending>,
     grace: Option<Timer>,
+    /// A pipe was held open when we stopped reading.
+    is_incomplete: bool,
     /// Set when all is over but the question whose word the exit status is.
-    over: Option<bool>,
+    is_over: bool,
     switch: Option<Arc<Switch>>,
     is_heard: bool,
     line: Arc<str>,
@@ -174,7 +176,8 @@ impl Capture {
             clock,
             ending: None,
             grace: None,
-            over: None,
+            is_incomplete: false,
+            is_over: false,
             switch,
             is_heard,
             line,
@@ -183,22 +186,18 @@ impl Capture {
 
     /// Runs to the end.
     pub(super) async fn finish(mut self) -> Finished {
-        let is_incomplete = std::future::poll_fn(|cx| self.poll(cx)).await;
-        self.into_finished(is_incomplete)
+        std::future::poll_fn(|cx| self.poll(cx)).await;
+        self.into_finished()
     }
 
-    /// Ready when all is over, saying whether a pipe was still held open then. Lines that were read meanwhile are in the drains, and
-    /// have to be taken for it to go on.
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
+    /// Ready when all is over. Lines that were read meanwhile are in the drains, and have to be taken for it to go on.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
-            if let Some(is_incomplete) = self.over {
-                return if self.poll_exit(cx) || self.is_given_up() {
-                    Poll::Ready(is_incomplete)
-                } else {
-                    Poll::Pending
-                };
+            if self.is_over {
+                return if self.poll_exit(cx) || self.is_given_up() { Poll::Ready(()) } else { Poll::Pending };
             }
-            self.over = Some(ready!(self.poll_run(cx)));
+            ready!(self.poll_run(cx));
+            self.is_over = true;
             self.ask_whose_status();
         }
     }
@@ -213,7 +212,7 @@ impl Capture {
         self.exit = Exit::Awaited(Wait::new(launcher::own_status(self.process.clone(), Some(switch), *status, heard)));
     }
 
-    fn poll_run(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
+    fn poll_run(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if let Some(feed) = &mut self.ends.feed {
             if let Poll::Ready(result) = feed.poll(cx) {
                 let end = self.ends.feed.take().map(Feed::into_end);
@@ -235,7 +234,7 @@ impl Capture {
             return Poll::Pending;
         }
         if is_drained {
-            return Poll::Ready(false);
+            return Poll::Ready(());
         }
         // What waits for our own output is held open by nobody else.
         if self.ends.stdout.waits_for_tee() || self.ends.stderr.waits_for_tee() {
@@ -245,9 +244,14 @@ impl Capture {
         if !is_due(grace, cx) {
             return Poll::Pending;
         }
-        self.ends.stdout.give_up(cx);
-        self.ends.stderr.give_up(cx);
-        Poll::Ready(true)
+        for own in [Own::Stdout, Own::Stderr] {
+            match self.drain(own).give_up(cx) {
+                Ok(is_held_open) => self.is_incomplete |= is_held_open,
+                Err(trouble) => self.give_up_on(own, trouble, cx),
+            }
+        }
+        // What was there at the last can have gone beyond the limit, or has yet to be passed on.
+        self.poll_run(cx)
     }
 
     /// What could not be stopped is not waited for: it may run for ever.
@@ -333,7 +337,7 @@ impl Capture {
     }
 
     /// For the streams, which can't give themselves away.
-    pub(super) fn into_finished(mut self, is_incomplete: bool) -> Finished {
+    pub(super) fn into_finished(mut self) -> Finished {
         let status = match self.exit {
             Exit::Known(status) => status,
             Exit::Awaited(_) => Err(Error::new(ErrorKind::StatusLost, "has not ended")),
@@ -347,7 +351,7 @@ impl Capture {
             stderr: self.ends.stderr.take_bytes(),
             stderr_cut: self.ends.stderr.cut(),
             is_truncated: self.ends.stdout.is_truncated() || self.ends.stderr.is_truncated(),
-            is_incomplete,
+            is_incomplete: self.is_incomplete,
             command: self.command,
             line: self.line,
             clock: self.clock,
