@@ -404,6 +404,52 @@ async fn what_may_not_be_signalled_is_named(itself: Itself) -> Outcome {
     Ok(())
 }
 
+/// Beyond the end of its leader, only a pidfd still leads to a group (Linux 6.9).
+#[cfg(not(deluxe_process_force_portable))]
+mod a_group_without_its_leader {
+    use super::*;
+    use deluxe_process::{ErrorKind, OutputLimit};
+
+    on_every_executor![is_stopped_for_a_limit, is_stopped_when_the_run_is_dropped_amid_it];
+
+    /// A group whose leader has ended, and left output that is more than it may be and somebody who does not heed a request.
+    async fn leaderless(mark: &Mark, output: &str) -> Result<Child, Error> {
+        let script = "trap '' TERM; sleep 1000 >/dev/null 2>&1 & printf '%b' \"$1\"";
+        let mut command = mark.put_on(sh(script));
+        command.args(["sh", output]).process_group(0).shutdown(Shutdown::new().grace(Duration::from_millis(200)));
+        let child = command.output_limit(OutputLimit::fail(4)).stdout(Stdio::piped()).spawn().await?;
+        child.wait().await?;
+        mark.until_living(1).await;
+        Ok(child)
+    }
+
+    async fn is_stopped_for_a_limit() -> Outcome {
+        let mark = Mark::new();
+        let child = leaderless(&mark, "12345").await?;
+        let error = child.wait_with_output().await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::OutputLimit);
+        assert_eq!(mark.living(), [0; 0]);
+        Ok(())
+    }
+
+    async fn is_stopped_when_the_run_is_dropped_amid_it() -> Outcome {
+        let mark = Mark::new();
+        let child = leaderless(&mark, "12345").await?;
+        let mut run = child.wait_with_output();
+        assert!(future::poll_once(&mut run).await.is_none(), "it waits for the time of grace");
+        drop(run);
+        mark.until_living(0).await;
+
+        // What a command that has ended as it should leaves running is its own affair.
+        let child = leaderless(&mark, "1234").await?;
+        let mut run = child.wait_with_output();
+        let _ = future::poll_once(&mut run).await;
+        drop(run);
+        assert!(mark.has_living(1));
+        Ok(())
+    }
+}
+
 /// The executor goes away under a run. Each has its own way to go, so each has its own test.
 mod an_executor_that_is_dropped_stops_the_whole_tree {
     use super::*;

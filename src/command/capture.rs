@@ -217,18 +217,18 @@ impl Capture {
             if let Poll::Ready(result) = feed.poll(cx) {
                 let end = self.ends.feed.take().map(Feed::into_end);
                 if let Err(error) = result {
-                    self.end(Why::Failed("its input could not be read", error), end);
+                    self.end(Why::Failed("its input could not be read", error), end, cx);
                 }
             }
         }
-        // The exit first: what the child wrote before it is in the pipes by then, and the drains come after.
+        // The exit first: what the child wrote before it is in the pipes by then, and the drains come after. The stop
+        // last, because a drain can begin it.
         let has_exited = self.poll_exit(cx);
-        let is_stopped = self.poll_ending(cx);
         let is_drained = self.poll_drains(cx);
+        let is_stopped = self.poll_ending(cx);
         if !is_stopped || !(has_exited || self.is_given_up()) {
             if self.ending.is_none() && self.deadline.as_mut().is_some_and(|timer| is_due(timer, cx)) {
-                self.end(Why::TimedOut, None);
-                // Polled at once, or nobody would wake us.
+                self.end(Why::TimedOut, None, cx);
                 return self.poll_run(cx);
             }
             return Poll::Pending;
@@ -269,7 +269,7 @@ impl Capture {
     }
 
     /// Whether nothing is being stopped any more.
-    fn poll_ending(&mut self, cx: &mut Context<'_>) -> bool {
+    pub(super) fn poll_ending(&mut self, cx: &mut Context<'_>) -> bool {
         let Some(Ending { stop, .. }) = &mut self.ending else { return true };
         if let Stop::InProgress(future) = stop {
             if let Poll::Ready(result) = future.as_mut().poll(cx) {
@@ -323,16 +323,18 @@ impl Capture {
             Trouble::Exceeded(most) => Why::Exceeded(own, most),
             Trouble::Failed(error) => Why::Failed("its output could not be read", error),
         };
-        self.end(why, end);
-        // The stop that has begun has yet to be polled.
+        self.end(why, end, cx);
+        // What waited for this stream goes on without it.
         cx.waker().wake_by_ref();
     }
 
-    /// Begins to stop the tree; the first reason counts.
-    fn end(&mut self, why: Why, held: Option<PipeEnd>) {
+    /// Begins to stop the tree; the first reason counts. It is polled at once, because then it is carried out whatever
+    /// becomes of us. A drop would stop nobody where the command itself has ended already.
+    fn end(&mut self, why: Why, held: Option<PipeEnd>, cx: &mut Context<'_>) {
         if self.ending.is_none() {
             let stop = Stop::InProgress(Box::pin(stop(self.process.clone(), self.command.shutdown, held)));
             self.ending = Some(Ending { why, stop });
+            self.poll_ending(cx);
         }
     }
 

@@ -192,6 +192,10 @@ impl Stages {
                     if let Some(step) = next_line(capture, cx) {
                         return Poll::Ready(Some(step));
                     }
+                    // Of the lines that were left, one can have been too long.
+                    if !capture.poll_ending(cx) {
+                        return Poll::Pending;
+                    }
                     let Stage::Ended(capture) = std::mem::replace(&mut self.stage, Stage::Over) else { continue };
                     return Poll::Ready(Some(Step::Finished(Box::new(capture.into_finished()))));
                 }
