@@ -10,7 +10,7 @@ use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::ExitStatusExt;
 use std::time::Duration;
 
-use deluxe_process::{Child, Command, Error, Event, Lines, Process, Shutdown, Signal, Stdio};
+use deluxe_process::{Child, Command, Error, ErrorKind, Event, Lines, Process, Shutdown, Signal, Stdio};
 use futures_lite::{AsyncBufReadExt, AsyncReadExt, StreamExt, future, io::BufReader};
 
 use executors::{Itself, Mark, Outcome, Place, has_vanished, passes, sh, until};
@@ -37,7 +37,11 @@ on_every_executor![
     stops_at_the_same_time,
 ];
 
-in_processes_of_their_own![the_end_of_the_program_kills_what_is_on_a_leash, what_may_not_be_signalled_is_named,];
+in_processes_of_their_own![
+    the_end_of_the_program_kills_what_is_on_a_leash,
+    what_may_not_be_signalled_is_named,
+    a_stop_of_a_tree_that_holds_this_program_is_refused,
+];
 
 /// A tree of three levels that ignores SIGTERM: each says its number once it does, and then lives on.
 const STUBBORN: &str = "trap '' TERM; echo 1; sh -c 'echo 2; sh -c \"echo 3; exec sleep 1000\" & wait' & wait";
@@ -404,15 +408,29 @@ async fn what_may_not_be_signalled_is_named(itself: Itself) -> Outcome {
     Ok(())
 }
 
+async fn a_stop_of_a_tree_that_holds_this_program_is_refused(itself: Itself) -> Outcome {
+    let this = std::process::id();
+    let parent = std::os::unix::process::parent_id();
+    // Both of them go on, or this test has no end.
+    for pid in if itself.is_child() { vec![this, parent] } else { vec![this] } {
+        for shutdown in [Shutdown::new(), Shutdown::kill()] {
+            let error = Process::open(pid)?.stop_with(shutdown).await.unwrap_err();
+            assert_eq!((error.kind(), error.pid()), (ErrorKind::Unsupported, Some(pid)));
+            assert!(error.to_string().starts_with("was not stopped"), "{error}");
+        }
+    }
+    if itself.is_child() { Ok(()) } else { itself.passes_alone().await }
+}
+
 /// Beyond the end of its leader, only a pidfd still leads to a group (Linux 6.9).
 #[cfg(not(deluxe_process_force_portable))]
 mod a_group_without_its_leader {
     use super::*;
-    use deluxe_process::{ErrorKind, OutputLimit};
+    use deluxe_process::OutputLimit;
 
     on_every_executor![is_stopped_for_a_limit, is_stopped_when_the_run_is_dropped_amid_it];
 
-    /// A group whose leader has ended, and left output that is more than it may be and somebody who does not heed a request.
+    /// A group whose leader has ended, and left much output and somebody who does not heed a request.
     async fn leaderless(mark: &Mark, output: &str) -> Result<Child, Error> {
         let script = "trap '' TERM; sleep 1000 >/dev/null 2>&1 & printf '%b' \"$1\"";
         let mut command = mark.put_on(sh(script));
