@@ -13,12 +13,13 @@ use async_io::Timer;
 use crate::command::Command;
 use crate::command::drain::{Drain, Own, Trouble};
 use crate::command::input::{Feed, Supply};
-use crate::command::launch::{Clock, Launched, Unsaid, handed_over, launch};
+use crate::command::launch::{self, Clock, Launched, Unsaid, Until, handed_over, launch};
 use crate::command::launcher::{self, Switch};
 use crate::command::output::OutputLimit;
 use crate::command::tail::{Cut, tail};
 use crate::error::{Error, ErrorKind, Result};
 use crate::process::{Leash, Process, Wait, stop};
+use crate::sys::Outcome;
 use crate::sys::descriptors::PipeEnd;
 use crate::trace;
 
@@ -53,6 +54,7 @@ pub(super) struct Capture {
     /// Set when all is over but the question whose word the exit status is.
     is_over: bool,
     switch: Option<Arc<Switch>>,
+    outcome: Option<Outcome>,
     is_heard: bool,
     line: Arc<str>,
 }
@@ -144,13 +146,15 @@ impl Capture {
     /// Starts the command.
     pub(super) async fn start(command: Arc<Command>, unsaid: Unsaid, streaming: Streaming) -> Result<Capture> {
         let supply = command.input.take().map_err(|error| error.with_command(command.to_string()))?;
-        let launched = launch(&command, unsaid).await?;
+        // Who sees what the command does while it runs is told first that it does.
+        let until = if streaming == Streaming::Nothing { Until::End } else { Until::Execution };
+        let launched = launch(&command, unsaid, until).await?;
         Ok(Capture::of(launched, handed_over(command), supply, streaming))
     }
 
     /// Takes over a child that runs. What is not asked for is still read, so that the child does not block on it.
     pub(super) fn of(launched: Launched, command: Arc<Command>, supply: Supply, streaming: Streaming) -> Capture {
-        let Launched { process, stdin, stdout, stderr, leash, clock, line, switch } = launched;
+        let Launched { process, stdin, stdout, stderr, leash, clock, line, switch, outcome } = launched;
         let is_heard = if command.merge_stderr { stdout.is_some() } else { stderr.is_some() };
         let explanation = Some(OutputLimit::tail(EXPLANATION));
         let mut stdout = match streaming {
@@ -179,15 +183,19 @@ impl Capture {
             is_incomplete: false,
             is_over: false,
             switch,
+            outcome,
             is_heard,
             line,
         }
     }
 
     /// Runs to the end.
-    pub(super) async fn finish(mut self) -> Finished {
+    pub(super) async fn finish(mut self) -> Result<Finished> {
         std::future::poll_fn(|cx| self.poll(cx)).await;
-        self.into_finished()
+        match self.outcome.as_ref().and_then(Outcome::refusal) {
+            Some(refusal) => Err(launch::explain(refusal, self.command, self.clock, &self.line).await),
+            None => Ok(self.into_finished()),
+        }
     }
 
     /// Ready when all is over. Lines that were read meanwhile are in the drains, and have to be taken for it to go on.
