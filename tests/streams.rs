@@ -16,7 +16,7 @@ use std::time::Duration;
 use deluxe_process::{Command, Error, ErrorKind, Event, OutputLimit, Process, Shutdown, Stdio};
 use futures_lite::{AsyncRead, AsyncReadExt, AsyncWriteExt, StreamExt, future};
 
-use executors::{Itself, Mark, OWN_STDIN, Outcome, Place, has_vanished, passes, peak_memory, sh, until};
+use executors::{Itself, Mark, OWN_STDIN, Outcome, Place, has_vanished, passes, peak_memory, pipe, sh, until};
 
 on_every_executor![
     stdin_from_nothing_a_file_and_a_pipe,
@@ -118,7 +118,7 @@ async fn one_file_shared_by_clones() -> Outcome {
 }
 
 async fn two_children_joined_by_a_pipe() -> Outcome {
-    let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+    let (reader, writer) = pipe()?;
     let first = Command::new("seq").arg("1000").stdout(writer).spawn().await?;
     let sum = Command::new("awk").arg("{ s += $1 } END { print s }").stdin(reader).read().await?;
     assert_eq!(sum, "500500");
@@ -412,7 +412,7 @@ async fn tee_with_a_slow_reader(itself: Itself) -> Outcome {
         assert_eq!(large?.lines().count(), 200_000);
         return Ok(meanwhile?);
     }
-    let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+    let (reader, writer) = pipe()?;
     let mut events = itself.command().stdout(writer).events();
     // Nobody reads before the other half has gone on without that.
     while !matches!(events.next().await.unwrap()?, Event::Stderr(line) if line.contains("<awake>")) {}

@@ -161,9 +161,13 @@ pub(crate) fn become_others(account: &str) {
 
 /// The owner of `/proc/self`'s files is root for a process that is not dumpable (proc(5)), which as root shows nothing;
 /// the kernel's own answer does.
+#[cfg(target_os = "linux")]
 fn dumpable() -> rustix::process::DumpableBehavior {
     rustix::process::dumpable_behavior().unwrap()
 }
+
+#[cfg(not(target_os = "linux"))]
+fn dumpable() {}
 
 pub(crate) fn only_root_can() {
     let account = account();
