@@ -101,9 +101,10 @@ pub(crate) fn shared_number() -> &'static AtomicI32 {
 pub(crate) fn vfork_and_stay(said: &'static CStr) {
     const STACK: usize = 64 * 1024;
     extern "C" fn stay(said: *mut libc::c_void) -> i32 {
-        let said: *const libc::c_char = said.cast_const().cast();
         // SAFETY: a C string that is never freed.
-        unsafe { libc::write(1, said.cast(), libc::strlen(said)) };
+        let said = unsafe { CStr::from_ptr(said.cast_const().cast()) };
+        // SAFETY: as many bytes as there are.
+        unsafe { libc::write(1, said.as_ptr().cast(), said.count_bytes()) };
         loop {
             // SAFETY: no memory is involved.
             unsafe { libc::pause() };
