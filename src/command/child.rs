@@ -103,9 +103,9 @@ impl Child {
     ///
     /// # Errors
     ///
-    /// The future gives [`ErrorKind::TimedOut`] when [`Command::timeout`] is over, after the child and all that
-    /// descends from it were stopped; and [`ErrorKind::StatusLost`] when something else in this program took the
-    /// child's status.
+    /// The future gives [`ErrorKind::TimedOut`](crate::ErrorKind::TimedOut) when [`Command::timeout`] is over, after the
+    /// child and all that descends from it were stopped; and [`ErrorKind::StatusLost`](crate::ErrorKind::StatusLost) when
+    /// something else in this program took the child's status.
     ///
     /// # Cancel safety
     ///
@@ -153,7 +153,7 @@ impl Child {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::StatusLost`], as [`wait`](Child::wait).
+    /// [`ErrorKind::StatusLost`](crate::ErrorKind::StatusLost), as [`wait`](Child::wait).
     pub fn try_wait(&self) -> Result<Option<ExitStatus>> {
         let Some(status) = self.process.try_wait()? else { return Ok(None) };
         let own = launcher::own_status_now(&self.process, self.switch.as_deref(), status);
@@ -193,7 +193,8 @@ impl Child {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::NotFound`] when it has ended, [`ErrorKind::PermissionDenied`] when it may not be signalled.
+    /// [`ErrorKind::NotFound`](crate::ErrorKind::NotFound) when it has ended,
+    /// [`ErrorKind::PermissionDenied`](crate::ErrorKind::PermissionDenied) when it may not be signalled.
     pub fn signal(&self, signal: Signal) -> Result<()> {
         self.process.signal(signal)
     }
@@ -202,7 +203,7 @@ impl Child {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::PermissionDenied`] when it may not be signalled.
+    /// [`ErrorKind::PermissionDenied`](crate::ErrorKind::PermissionDenied) when it may not be signalled.
     pub fn kill(&self) -> Result<()> {
         self.process.kill()
     }
