@@ -34,6 +34,7 @@ mod handshake;
 mod identity;
 mod init;
 mod launch;
+mod pidfile;
 mod runner;
 mod stage;
 
@@ -273,6 +274,11 @@ impl Future for Terminating {
             shared.is_terminating.load(Ordering::Acquire).then_some(())
         })
     }
+}
+
+/// The messages of an error and of all its causes.
+fn causes(error: &(dyn std::error::Error + 'static)) -> Vec<String> {
+    std::iter::successors(Some(error), |error| error.source()).map(ToString::to_string).collect()
 }
 
 /// Ready when `look` finds something, which it is asked again after each notification.

@@ -6,7 +6,7 @@ use std::marker::PhantomData;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use async_io::Timer;
 use futures_lite::future;
@@ -20,8 +20,12 @@ use crate::offthread::Slots;
 use crate::process::Process;
 use crate::signal::Signal;
 use crate::sys::{accounts, detach, proc};
+use crate::users::{Becoming, User};
 
 static LOOKING: Slots = Slots::new();
+
+/// Of their own, so that a directory server that hangs keeps nobody from looking.
+static ASKING: Slots = Slots::new();
 
 /// While a daemon starts or ends, the kernel has no event for those who are not part of it.
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
@@ -48,6 +52,7 @@ pub(crate) struct Settings {
     pub(crate) working_directory: PathBuf,
     pub(crate) umask: u32,
     environment: Option<Vec<(OsString, OsString)>>,
+    user: Option<String>,
     pub(crate) log_file: Option<PathBuf>,
     pub(crate) start_timeout: Duration,
     stop_timeout: Duration,
@@ -74,9 +79,11 @@ impl<D: Daemon> Controller<D> {
     /// # Errors
     ///
     /// [`ErrorKind::SetupFailed`] with the daemon's own error and causes; [`ErrorKind::DaemonDied`] when it ended without a
-    /// word; [`ErrorKind::TimedOut`]; [`ErrorKind::UnknownDaemon`] and [`ErrorKind::NotInitialised`] for mistakes in `main`;
-    /// [`ErrorKind::Unverifiable`] when it can't be proved that none runs; others for its files. All have the end of what
-    /// was written to stderr, and leave nothing running.
+    /// word; [`ErrorKind::TimedOut`], also when somebody else's start takes longer than this one may;
+    /// [`ErrorKind::UnknownDaemon`] and [`ErrorKind::NotInitialised`] for mistakes in `main`; [`ErrorKind::Unverifiable`]
+    /// when it can't be proved that none runs; [`ErrorKind::UnknownUser`] and [`ErrorKind::PermissionDenied`] for its
+    /// [`user`](Controller::user); others for its files. All have the end of what was written to stderr, and leave nothing
+    /// running.
     ///
     /// # Cancel safety
     ///
@@ -84,18 +91,22 @@ impl<D: Daemon> Controller<D> {
     pub async fn start(&self) -> Result<Started> {
         let arguments = self.check_start()?;
         background::ensure_started()?;
-        let begun = std::time::Instant::now();
+        let begun = Instant::now();
+        let mut becoming = self.becoming().await?;
         loop {
-            match self.claim().await? {
+            match self.claim(becoming).await? {
                 Claimed::Ours(claim, place) => {
-                    let pid = launch(claim, &place, &self.settings, &arguments).await?;
+                    // What was spent on waiting for others counts.
+                    let time = self.settings.start_timeout.saturating_sub(begun.elapsed());
+                    let pid = launch(claim, &place, &self.settings, &arguments, time).await?;
                     return Ok(Started { pid, is_already_running: false });
                 }
                 Claimed::Running(pid) => return Ok(Started { pid, is_already_running: true }),
-                Claimed::Between if begun.elapsed() < self.settings.start_timeout => {
+                Claimed::Between(unused) if begun.elapsed() < self.settings.start_timeout => {
+                    becoming = unused;
                     Timer::after(LOOK_AGAIN).await;
                 }
-                Claimed::Between => return Err(self.stuck()),
+                Claimed::Between(_) => return Err(self.late()),
             }
         }
     }
@@ -115,6 +126,7 @@ impl<D: Daemon> Controller<D> {
         self.check_start()?;
         let settings = Arc::clone(&self.settings);
         LOOKING.run(move || settings.check_working_directory()).await?;
+        self.becoming().await?;
         self.stop().await?;
         self.start().await
     }
@@ -142,33 +154,68 @@ impl<D: Daemon> Controller<D> {
         }
     }
 
-    async fn claim(&self) -> Result<Claimed> {
+    /// Whom the daemon is to run as, when that is not who we are: the account as it is at this moment.
+    async fn becoming(&self) -> Result<Option<Becoming>> {
+        let Some(user) = self.settings.user.clone() else { return Ok(None) };
+        let subject = format!("the daemon `{}` ", self.settings.name);
+        let asked = ASKING.run(move || {
+            let user = User::known_here(&subject, &user)?;
+            let is_this_programs = user.uid() == rustix::process::geteuid().as_raw();
+            if is_this_programs { Ok(None) } else { user.become_here(&subject).map(Some) }
+        });
+        future::or(asked, async {
+            Timer::after(self.settings.start_timeout).await;
+            let Settings { name, start_timeout: time, .. } = &*self.settings;
+            let message =
+                format!("the daemon `{name}` was not started: its user could not be looked up within {time:.1?}");
+            Err(Error::new(ErrorKind::TimedOut, message))
+        })
+        .await
+    }
+
+    async fn claim(&self, becoming: Option<Becoming>) -> Result<Claimed> {
         let settings = Arc::clone(&self.settings);
         LOOKING
             .run(move || {
                 settings.check_working_directory()?;
-                let place = settings.place()?;
+                let place = settings.place(becoming.is_some())?;
                 let in_the_way = match place.own_standing() {
                     Some(own) => own,
                     None => match place.open()?.claim()? {
-                        Ok(claim) => return Ok(Claimed::Ours(claim, place)),
+                        Ok(claim) => {
+                            let claim = match becoming {
+                                Some(becoming) => claim.for_another(becoming)?,
+                                None => claim,
+                            };
+                            return Ok(Claimed::Ours(claim, place));
+                        }
                         Err(other) => other,
                     },
                 };
                 Ok(match in_the_way {
                     Standing::Running(pid) => Claimed::Running(pid),
                     // What was in the way is gone by now, or in between.
-                    Standing::Stopped | Standing::Between => Claimed::Between,
+                    Standing::Stopped | Standing::Between => Claimed::Between(becoming),
                 })
             })
             .await
+    }
+
+    fn late(&self) -> Error {
+        let Settings { name, start_timeout: time, .. } = &*self.settings;
+        let message = format!(
+            "the daemon `{name}` was not ready within {time:.1?}: somebody else has its launch lock, who may still be starting \
+             it, or be a child that an ended daemon has left behind"
+        );
+        Error::new(ErrorKind::TimedOut, message)
     }
 }
 
 enum Claimed {
     Ours(Claim, Place),
     Running(u32),
-    Between,
+    /// Somebody else's turn.
+    Between(Option<Becoming>),
 }
 
 impl Controller {
@@ -190,6 +237,7 @@ impl<D> Controller<D> {
             working_directory: PathBuf::from("/"),
             umask: 0o022,
             environment: None,
+            user: None,
             log_file: None,
             start_timeout: Duration::from_secs(30),
             stop_timeout: Duration::from_secs(5),
@@ -214,6 +262,51 @@ impl<D> Controller<D> {
     pub fn instance(self, name: impl Into<String>) -> Self {
         let name = name.into();
         self.change(|settings| settings.instance = Some(name))
+    }
+
+    /// Runs the daemon as another user, by name: what root starts need not be root's.
+    ///
+    /// The process of the daemon is that user's before it executes this program: the uid in all its forms, primary group and
+    /// all other groups, verified, and without a way back. Nothing of the daemon's own code ever runs as root, `setup`
+    /// included. What only root can do, such as to open a port below 1024, it has to be given in another way: a capability
+    /// of the program's file, the sysctl `net.ipv4.ip_unprivileged_port_start`, or a socket of a supervisor's.
+    ///
+    /// Only root can do that; to name the user that this program acts as already changes nothing. The account is looked up
+    /// at each [`start`](Controller::start).
+    ///
+    /// | | |
+    /// |---|---|
+    /// | environment | `HOME`, `USER`, `LOGNAME`, `SHELL` of the user, a `PATH` of the system's directories, and what [`environment`](Controller::environment) adds; nothing of root's |
+    /// | working directory, log file | entered and opened as the user |
+    /// | directory, lock | root's, as without a user: all of root's controllers mean the same daemon, whether they name its user or not, and the user's own can't open them |
+    /// | pidfile | `NAME/NAME.pid` in the directory, and `NAME` there is a directory of the user's; a [`pidfile`](Controller::pidfile) elsewhere is the daemon's to write and remove, so its directory has to be the user's, and what a killed daemon leaves there stays until the next start |
+    /// | program | this one; the user has to be allowed to execute its file, wherever it is |
+    /// | a controller in the daemon itself | answers as ever |
+    ///
+    /// ```no_run
+    /// use deluxe_process::daemon::Context;
+    /// use deluxe_process::{BoxError, Controller, Daemon};
+    /// # #[derive(serde::Serialize, serde::Deserialize)]
+    /// # struct Worker;
+    /// # impl Daemon for Worker {
+    /// #     const NAME: &'static str = "worker";
+    /// #     async fn run(&self, _: &Context) -> Result<(), BoxError> { Ok(()) }
+    /// # }
+    /// # futures_lite::future::block_on(async {
+    /// let started = Controller::new(Worker).user("www-data").start().await?;
+    /// # Ok::<(), deluxe_process::Error>(()) }).unwrap();
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Of [`start`](Controller::start) and [`restart`](Controller::restart), before anything is started or stopped:
+    /// [`ErrorKind::UnknownUser`]; [`ErrorKind::PermissionDenied`] when this program is not root. And of the start itself:
+    /// [`ErrorKind::PermissionDenied`] when the user may not execute this program, [`ErrorKind::WorkingDirectory`] when he
+    /// may not enter that.
+    #[must_use]
+    pub fn user(self, name: impl Into<String>) -> Self {
+        let name = name.into();
+        self.change(|settings| settings.user = Some(name))
     }
 
     /// Where lock and pidfile are. It has to exist, and to be writable by its owner alone, who is this user or root.
@@ -248,7 +341,7 @@ impl<D> Controller<D> {
     }
 
     /// The daemon's whole environment. By default it is the starter's, without what belongs to its terminal, its session and
-    /// its own supervisor.
+    /// its own supervisor. With a [`user`](Controller::user) it is that user's, to which this is added.
     #[must_use]
     pub fn environment<K: Into<OsString>, V: Into<OsString>>(
         self,
@@ -434,7 +527,7 @@ impl<D> Controller<D> {
 
     /// The running daemon, after waiting for one that is just being started or ends.
     async fn find(&self) -> Result<Option<Process>> {
-        let begun = std::time::Instant::now();
+        let begun = Instant::now();
         loop {
             match self.standing().await? {
                 Standing::Stopped => return Ok(None),
@@ -465,7 +558,7 @@ impl<D> Controller<D> {
         let settings = Arc::clone(&self.settings);
         LOOKING
             .run(move || {
-                let place = settings.place()?;
+                let place = settings.place(settings.names_another_user())?;
                 if let Some(own) = place.own_standing() {
                     return Ok(own);
                 }
@@ -481,7 +574,7 @@ impl<D> Controller<D> {
     async fn clear_away(&self) -> Result<()> {
         let settings = Arc::clone(&self.settings);
         LOOKING
-            .run(move || match settings.place()?.open_to_clear()? {
+            .run(move || match settings.place(settings.names_another_user())?.open_to_clear()? {
                 Some(files) => files.claim().map(|_| ()),
                 None => Ok(()),
             })
@@ -519,7 +612,7 @@ impl Settings {
     }
 
     /// Where its files are. Asks the account database, so not for an executor.
-    fn place(&self) -> Result<Place> {
+    fn place(&self, is_another_users: bool) -> Result<Place> {
         identity::check_name("daemon's name", self.name)?;
         let mut stem = self.name.to_owned();
         if let Some(instance) = &self.instance {
@@ -531,20 +624,25 @@ impl Settings {
                 Error::io(format!("`{}` could not be made absolute", path.display()), error).with_path(path)
             })
         };
-        let directory = match &self.directory {
-            Some(directory) => absolute(directory)?,
+        let (directory, application) = match &self.directory {
+            Some(directory) => (absolute(directory)?, None),
             None => {
                 let application = self.application_name()?;
                 identity::check_name("application's name", &application)?;
-                identity::default_directory(application.as_ref(), &home()?)
+                let directory = match identity::own_default_directory(&application, &stem) {
+                    Some(own) => own,
+                    None => identity::default_directory(application.as_ref(), &home()?),
+                };
+                (directory, Some(application))
             }
         };
-        Ok(Place {
-            directory,
-            is_default: self.directory.is_none(),
-            stem,
-            pidfile: self.pidfile.as_deref().map(absolute).transpose()?,
-        })
+        let pidfile = self.pidfile.as_deref().map(absolute).transpose()?;
+        Ok(Place { directory, application, stem, pidfile, is_another_users })
+    }
+
+    /// Whether root's daemon may be somebody else's, as far as can be told without asking for the account.
+    fn names_another_user(&self) -> bool {
+        self.user.is_some() && rustix::process::geteuid().is_root()
     }
 
     fn application_name(&self) -> Result<String> {
@@ -562,7 +660,11 @@ impl Settings {
     }
 
     /// The daemon's environment.
-    pub(crate) fn environment(&self) -> Vec<(OsString, OsString)> {
+    pub(crate) fn environment(&self, becoming: Option<&Becoming>) -> Vec<(OsString, OsString)> {
+        if let Some(becoming) = becoming {
+            let named = self.environment.iter().flatten();
+            return becoming.environment(named.map(|(key, value)| (key.clone(), Some(value.clone()))));
+        }
         if let Some(environment) = &self.environment {
             return environment.clone();
         }

@@ -3,11 +3,13 @@
 //! Dropped at any moment it leaves no daemon, or a ready one: the stages end when the socket does, until the daemon has
 //! committed itself.
 
+use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
+use std::process::ExitStatus;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
@@ -18,14 +20,15 @@ use serde::Serialize;
 
 use crate::background;
 use crate::daemon::controller::Settings;
-use crate::daemon::handshake::{self, Answer, Hello, Orders, STAGE_1, Stage, VERSION};
+use crate::daemon::handshake::{self, Answer, Hello, Orders, STAGE_1, Stage, VERSION, Whom};
 use crate::daemon::identity::{Claim, Place};
 use crate::daemon::stage::SELF;
 use crate::error::{Error, ErrorKind, Result};
 use crate::offthread::Slots;
 use crate::process::{Leash, Process, Shutdown};
 use crate::sys::descriptors::{self, PipeEnd};
-use crate::sys::{self, Blueprint, Source, handover};
+use crate::sys::{self, Blueprint, Identity, Source, handover};
+use crate::users::Becoming;
 
 static LAUNCHING: Slots = Slots::new();
 
@@ -34,6 +37,12 @@ const TAIL: usize = 16 * 1024;
 
 /// How long a process that we have killed may take to be gone, before we answer without it.
 const DIES_WITHIN: Duration = Duration::from_secs(5);
+
+/// How long a process that has closed its socket may take to end, before we answer without its exit status.
+const ENDS_WITHIN: Duration = Duration::from_millis(100);
+
+/// What is likely when there was no first stage, but an ordinary run of the program.
+const NO_INIT: &str = "; is `deluxe_process::daemon::init()` the first thing in `main`?";
 
 /// The starter's end of a launch that has begun.
 struct Begun {
@@ -56,22 +65,29 @@ impl Drop for Begun {
 }
 
 /// Starts the daemon whose launch lock is ours; gives its number when it is ready.
-pub(crate) async fn launch(claim: Claim, place: &Place, settings: &Arc<Settings>, arguments: &[u8]) -> Result<u32> {
+pub(crate) async fn launch(
+    claim: Claim,
+    place: &Place,
+    settings: &Arc<Settings>,
+    arguments: &[u8],
+    time: Duration,
+) -> Result<u32> {
     background::ensure_started()?;
     // The daemon works in another directory.
     let log_file = settings.log_file.as_deref().map(std::path::absolute).transpose().map_err(|error| {
         Error::io(format!("the daemon `{}` was not started: its log file's path can't be used", settings.name), error)
     })?;
     let begun = {
-        let settings = Arc::clone(settings);
-        LAUNCHING.run(move || begin(&settings)).await?
+        let name = settings.name;
+        let environment = settings.environment(claim.another.as_ref().map(|(becoming, _)| becoming));
+        LAUNCHING.run(move || begin(name, environment)).await?
     };
     let mut talk = Talk { settings, claim: Some(claim), place, log_file, arguments, begun: &begun, second: None };
     let mut said = Vec::new();
     let result = {
         let mut listening = pin!(listen(&begun.stderr, &mut said));
         let mut talking = pin!(talk.run());
-        let mut late = pin!(Timer::after(settings.start_timeout));
+        let mut late = pin!(Timer::after(time));
         let mut is_silent = false;
         std::future::poll_fn(|cx| {
             // Listened to as long as there is talk; its end alone means nothing.
@@ -92,7 +108,10 @@ pub(crate) async fn launch(claim: Claim, place: &Place, settings: &Arc<Settings>
     let second = talk.second.take();
     let claim = talk.claim.take();
     drop(talk);
-    let exit = end(second.as_ref(), &outcome).await;
+    let exit = match &second {
+        Some(second) => end(second, &outcome).await,
+        None => end_of_first(&begun.first, &outcome).await,
+    };
     let pid = second.as_ref().map(Process::id);
     // What it said last may still be in the pipe; nobody holds that open any more.
     let rest = future::or(listen(&begun.stderr, &mut said), async {
@@ -101,7 +120,7 @@ pub(crate) async fn launch(claim: Claim, place: &Place, settings: &Arc<Settings>
     rest.await;
     drop(begun);
     // It may have committed itself at the last moment, and was ended all the same.
-    if let Some(Claim(files)) = claim {
+    if let Some(Claim { files, .. }) = claim {
         LAUNCHING.run(move || files.clear_away()).await;
     }
     Err(explain(outcome, settings, exit, pid, said))
@@ -127,7 +146,7 @@ impl From<io::Error> for Outcome {
     }
 }
 
-fn begin(settings: &Settings) -> Result<Begun> {
+fn begin(name: &'static str, environment: Vec<(OsString, OsString)>) -> Result<Begun> {
     let failed = |what: &'static str| {
         move |error: io::Error| Error::io(format!("the daemon could not be started: {what}"), error)
     };
@@ -138,8 +157,8 @@ fn begin(settings: &Settings) -> Result<Begun> {
     let own = std::env::args_os().next().unwrap_or_default();
     let blueprint = Blueprint {
         program: SELF.into(),
-        argv: vec![own, STAGE_1.into(), settings.name.into()],
-        environment: Some(settings.environment()),
+        argv: vec![own, STAGE_1.into(), name.into()],
+        environment: Some(environment),
         directory: None,
         stdin: Source::Descriptor(Arc::new(OwnedFd::from(theirs))),
         stdout: Source::Null,
@@ -151,7 +170,7 @@ fn begin(settings: &Settings) -> Result<Begun> {
     let start = || {
         let handle = sys::spawn(&blueprint)
             .map_err(|refusal| failed("this program could not be executed again")(refusal.error))?;
-        Ok(Process::child(handle, false, format!("{} (start of a daemon)", settings.name).into()))
+        Ok(Process::child(handle, false, format!("{name} (start of a daemon)").into()))
     };
     let leash = Leash::start(start, Shutdown::kill())?;
     let first = leash.process().clone();
@@ -177,6 +196,7 @@ impl Talk<'_> {
             name: self.settings.name.to_owned(),
             working_directory: (&*self.settings.working_directory).into(),
             umask: self.settings.umask,
+            user: self.claim.as_ref().and_then(|claim| claim.another.as_ref()).map(|(becoming, _)| whom(becoming)),
         };
         self.send(&hello, &[]).await?;
         let mut descriptors = Vec::new();
@@ -196,23 +216,28 @@ impl Talk<'_> {
         let _ = self.begun.first.exit_status().await;
         self.hand_over().await?;
         match self.answer(&mut Vec::new(), "it", self.second.as_ref()).await? {
-            Answer::Ready { pid } => Ok(pid),
+            // Who it is was said by the stage before it: a daemon of another user's can't name a process of somebody else.
+            Answer::Ready { .. } => Ok(pid),
             Answer::Failed { stage, causes } => Err(Outcome::Failed { stage, causes }),
             Answer::Spawned { .. } => Err(out_of_turn()),
         }
     }
 
     async fn hand_over(&self) -> Result<(), Outcome> {
-        let Some(Claim(files)) = &self.claim else { return Err(out_of_turn()) };
+        let Some(Claim { files, another }) = &self.claim else { return Err(out_of_turn()) };
+        let directory = another.as_ref().map_or(&files.directory, |(_, directory)| directory);
         let orders = Orders {
             instance: self.settings.instance.clone(),
             directory: (&*self.place.directory).into(),
+            directory_id: files.directory_id()?,
+            application: self.place.application.clone(),
             stem: self.place.stem.clone(),
             pidfile: self.place.pidfile.as_deref().map(Into::into),
+            is_another_users: self.place.is_another_users,
             log_file: self.log_file.as_deref().map(Into::into),
             arguments: self.arguments.len() as u64,
         };
-        self.send(&orders, &[files.directory.as_fd(), files.lock.as_fd()]).await?;
+        self.send(&orders, &[directory.as_fd(), files.lock.as_fd()]).await?;
         self.send_all(self.arguments, &[]).await?;
         Ok(())
     }
@@ -295,6 +320,11 @@ impl Talk<'_> {
     }
 }
 
+fn whom(becoming: &Becoming) -> Whom {
+    let Identity { uid, gid, groups } = becoming.identity.clone();
+    Whom { name: becoming.user.name().to_owned(), uid, gid, groups }
+}
+
 fn out_of_turn() -> Outcome {
     Outcome::Broken(io::Error::new(io::ErrorKind::InvalidData, "an answer came out of turn"))
 }
@@ -317,8 +347,7 @@ async fn listen(stderr: &PipeEnd, said: &mut Vec<u8>) {
 }
 
 /// Sees to it that the process that was to be the daemon is gone; how it ended by itself, if it did.
-async fn end(second: Option<&Process>, outcome: &Outcome) -> Option<std::process::ExitStatus> {
-    let second = second?;
+async fn end(second: &Process, outcome: &Outcome) -> Option<ExitStatus> {
     if matches!(outcome, Outcome::Late | Outcome::Broken(_)) {
         let _ = second.kill();
     }
@@ -346,13 +375,19 @@ async fn end(second: Option<&Process>, outcome: &Outcome) -> Option<std::process
     status
 }
 
-fn explain(
-    outcome: Outcome,
-    settings: &Settings,
-    exit: Option<std::process::ExitStatus>,
-    pid: Option<u32>,
-    said: Vec<u8>,
-) -> Error {
+/// How the first stage ended, if it went without a word. One that did not end is ended with the launch.
+async fn end_of_first(first: &Process, outcome: &Outcome) -> Option<ExitStatus> {
+    if !matches!(outcome, Outcome::Silent { .. }) {
+        return None;
+    }
+    future::or(async { first.exit_status().await.ok() }, async {
+        Timer::after(ENDS_WITHIN).await;
+        None
+    })
+    .await
+}
+
+fn explain(outcome: Outcome, settings: &Settings, exit: Option<ExitStatus>, pid: Option<u32>, said: Vec<u8>) -> Error {
     let name = settings.name;
     let error = match outcome {
         Outcome::Failed { stage: Stage::Name, causes } => {
@@ -365,6 +400,8 @@ fn explain(
                 Stage::Run => (ErrorKind::SetupFailed, "it ended before it was ready"),
                 Stage::Arguments => (ErrorKind::InvalidInput, "its arguments could not be read back"),
                 Stage::Commit => (ErrorKind::Other, "it could not be made ready"),
+                Stage::Directory => (ErrorKind::WorkingDirectory, "its working directory can't be used"),
+                Stage::Rights => (ErrorKind::PermissionDenied, "its user lacks a right"),
                 Stage::Handshake | Stage::Detach | Stage::Name => (ErrorKind::Other, "it could not be set up"),
             };
             let error = Error::new(kind, format!("the daemon `{name}` was not started: {what}"));
@@ -378,12 +415,15 @@ fn explain(
                 Some(status) => format!(" ({status})"),
                 None => String::new(),
             };
-            let message = format!("the daemon `{name}` was not started: {by} died before it was ready{how}");
+            let was_killed = exit.is_some_and(|status| status.code().is_none());
+            let hint = if pid.is_none() && !was_killed { NO_INIT } else { "" };
+            let message = format!("the daemon `{name}` was not started: {by} died before it was ready{how}{hint}");
             Error::new(ErrorKind::DaemonDied, message)
         }
         Outcome::Late => {
             let time = settings.start_timeout;
-            let message = format!("the daemon `{name}` was not ready within {time:.1?}, and was ended");
+            let hint = if pid.is_none() { NO_INIT } else { "" };
+            let message = format!("the daemon `{name}` was not ready within {time:.1?}, and was ended{hint}");
             Error::new(ErrorKind::TimedOut, message)
         }
         Outcome::Broken(error) => {

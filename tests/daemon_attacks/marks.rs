@@ -100,8 +100,11 @@ fn orders(length: u64) -> Vec<u8> {
     let map = ciborium::Value::Map(vec![
         (text("instance"), ciborium::Value::Null),
         (text("directory"), ciborium::Value::Bytes(b"/".to_vec())),
+        (text("directory_id"), ciborium::Value::Array(vec![0.into(), 0.into()])),
+        (text("application"), ciborium::Value::Null),
         (text("stem"), text("worker")),
         (text("pidfile"), ciborium::Value::Null),
+        (text("is_another_users"), ciborium::Value::Bool(false)),
         (text("log_file"), ciborium::Value::Null),
         (text("arguments"), ciborium::Value::Integer(length.into())),
     ]);
