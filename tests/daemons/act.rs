@@ -11,7 +11,7 @@ use deluxe_process::{Controller, Error};
 use crate::cast::{Actor, program, run_daemon};
 use crate::executors::Outcome;
 use crate::script::{Act, Journal};
-use crate::site::Facts;
+use crate::site::{Facts, own_marks};
 
 /// A `main` that forgets about daemons: all but an ordinary start prints its usage and fails.
 pub(crate) fn forgetful() -> Option<ExitCode> {
@@ -73,6 +73,9 @@ impl Order {
         }
         if let Some(application) = self.option("application") {
             controller = controller.application(application);
+        }
+        if let Some(user) = self.option("user") {
+            controller = controller.user(user).environment(own_marks());
         }
         controller
     }
