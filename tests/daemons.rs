@@ -274,7 +274,7 @@ fn cases() -> Vec<Case> {
         failures,
         One,
         Nothing,
-        [main_lacks_init, init_comes_too_late, binary_deleted, binary_replaced]
+        [main_lacks_init, init_comes_too_late, what_init_gives_is_dropped, binary_deleted, binary_replaced]
     ));
     cases.extend(cases!(failures, One, Root, [directory_of_another_user]));
     cases.extend(cases!(failures, One, Namespaces, [directory_read_only, the_disk_is_full]));

@@ -71,6 +71,20 @@ pub(crate) fn fork(work: impl FnOnce() -> i32) -> u32 {
     }
 }
 
+/// Does something as another user, on a thread of its own: the kernel's own call changes one thread, where the C library's
+/// would change all.
+pub(crate) fn as_user<T: Send>(uid: u32, work: impl FnOnce() -> T + Send) -> T {
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            // SAFETY: takes numbers.
+            let result = unsafe { libc::syscall(libc::SYS_setresuid, uid, uid, uid) };
+            assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
+            work()
+        });
+        thread.join().unwrap()
+    })
+}
+
 /// Stops this process until it is told to go on.
 pub(crate) fn stop_here() {
     // SAFETY: takes a number.

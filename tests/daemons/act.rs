@@ -21,6 +21,11 @@ pub(crate) fn forgetful() -> Option<ExitCode> {
         let order = Order::from(args);
         return Some(exit_code(futures_lite::future::block_on(order.carry_out())));
     }
+    if std::env::var_os(DROPS).is_some() {
+        drop(program());
+        eprintln!("went on as an ordinary program: {what}");
+        return Some(exit_code(futures_lite::future::block_on(Order::from(args).carry_out())));
+    }
     std::env::var_os(LATE)?;
     if what != "--act" {
         eprintln!("usage: program --act WHAT");
@@ -29,6 +34,9 @@ pub(crate) fn forgetful() -> Option<ExitCode> {
     program().run_on(run_daemon);
     Some(exit_code(futures_lite::future::block_on(Order::from(args).carry_out())))
 }
+
+/// Set for a `main` that calls `init`, and does nothing with what that gives.
+pub(crate) const DROPS: &str = "DAEMON_SUITE_DROPS_INIT";
 
 /// Set for a `main` that looks at its arguments before it calls `init`.
 pub(crate) const LATE: &str = "DAEMON_SUITE_LATE_INIT";
