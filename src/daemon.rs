@@ -24,8 +24,8 @@
 //! | 9 | `/dev/null` as stdin, stdout and stderr | stdin and stdout from the beginning, stderr when it is ready: what it says until then goes to the starter; or the [`log_file`](Controller::log_file) | `facts::standard_streams`, `control::a_log_file` |
 //! | 10 | set the umask | stage 1; to 022, or to what [`umask`](Controller::umask) says, since 0 makes files that all can write | `facts::directory_umask_and_name`, `defects::d28_umask_zero_makes_nothing_writable_for_others` |
 //! | 11 | change to `/` | stage 1; or to the [`working_directory`](Controller::working_directory) | `facts::directory_umask_and_name`, `seed::working_directory_is_honoured` |
-//! | 12 | write a pidfile, without a race | the daemon, whole and under its locks, which alone say who runs | `facts::the_pidfile_is_complete_when_start_returns`, `seed::life_cycle` |
-//! | 13 | drop privileges | not here yet: the daemon is the starter's user. A program with more rights than its caller (set-user-id) is refused | `facts::the_user_is_the_starters` |
+//! | 12 | write a pidfile, without a race | the daemon, whole and under its locks, which alone say who runs | `facts::the_pidfile_is_complete_when_start_returns`, `seed::life_cycle`, `user::life_cycle` |
+//! | 13 | drop privileges | stage 1, when it executes stage 2 as the [`user`](Controller::user) that root names: nothing of the daemon ever runs as root. By default the daemon is the starter's user. A program with more rights than its caller (set-user-id) is refused | `user::all_ids_and_groups`, `user::nothing_of_roots_environment`, `facts::the_user_is_the_starters` |
 //! | 14 | tell the starter that it is ready | the daemon, after all of this and after its `setup`, or when it [says so](Context::ready); else its error | `hooks::ready_when_told`, `failures::setup_fails` |
 //! | 15 | the starter returns only then | [`start`](Controller::start) does, and leaves no daemon behind when it fails | `hooks::ready_when_told`, `facts::a_captured_start_returns_at_once` |
 
@@ -34,6 +34,7 @@ mod handshake;
 mod identity;
 mod init;
 mod launch;
+mod line;
 mod pidfile;
 mod runner;
 mod stage;

@@ -1,14 +1,14 @@
-//! What the starter and the two stages of a daemon say to each other, over one socket.
+//! What the starter and the two stages of a daemon say to each other, over a socket for each stage.
 //!
 //! | who | says | to | when |
 //! |---|---|---|---|
-//! | starter | [`Hello`] | stage 1 | at once |
+//! | starter | [`Hello`], with stage 2's end of its socket | stage 1 | at once |
 //! | stage 1 | [`Answer::Spawned`], with a pidfd | starter | when stage 2 runs |
 //! | starter | [`Orders`], the arguments, and the descriptors of the pidfile's directory and the lock | stage 2 | then |
 //! | stage 2 | [`Answer::Ready`] or [`Answer::Failed`] | starter | at the commit point, or instead of it |
 //!
 //! The end of the stream without either is a death, and never a success. A message is its length in four bytes, big-endian,
-//! and CBOR. Each is read exactly, so that what is meant for stage 2 stays in the socket while stage 1 reads.
+//! and CBOR.
 
 use std::ffi::OsString;
 use std::io;
@@ -76,9 +76,7 @@ pub(crate) enum Answer {
     Spawned {
         pid: u32,
     },
-    Ready {
-        pid: u32,
-    },
+    Ready,
     Failed {
         stage: Stage,
         /// The message of the error, and of each of its causes.

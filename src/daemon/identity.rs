@@ -321,11 +321,13 @@ impl Files {
     }
 
     fn read_boot(&mut self) -> Result<String> {
-        let mut text = String::new();
+        let mut text = Vec::new();
         self.lock
             .rewind()
-            .and_then(|()| (&self.lock).take(64).read_to_string(&mut text))
+            .and_then(|()| (&self.lock).take(64).read_to_end(&mut text))
             .map_err(|error| self.place.failed("could not read", error))?;
+        // What is no text is no boot's id, either, and in the way of nobody.
+        let text = String::from_utf8_lossy(&text);
         Ok(text.lines().next().unwrap_or_default().to_owned())
     }
 

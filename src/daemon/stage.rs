@@ -61,10 +61,11 @@ fn starter() -> Option<OwnedFd> {
 /// All of stage 1. Does not return.
 pub(crate) fn run_first() -> ! {
     let Some(socket) = starter() else { detach::exit_now(NOT_ASKED) };
-    let Ok(Some(hello)) = handshake::read::<Hello>(socket.as_fd(), &mut Vec::new()) else {
+    let mut descriptors = Vec::new();
+    let Ok(Some(hello)) = handshake::read::<Hello>(socket.as_fd(), &mut descriptors) else {
         detach::exit_now(NOT_ASKED)
     };
-    let answer = match begin_second(&socket, &hello) {
+    let answer = match begin_second(descriptors.pop(), &hello) {
         Ok((pid, pidfd)) => {
             let descriptors: Vec<BorrowedFd<'_>> = pidfd.iter().map(AsFd::as_fd).collect();
             let _ = handshake::write(socket.as_fd(), &Answer::Spawned { pid }, &descriptors);
@@ -76,11 +77,14 @@ pub(crate) fn run_first() -> ! {
     detach::exit_now(1);
 }
 
-fn begin_second(socket: &OwnedFd, hello: &Hello) -> Result<(u32, Option<OwnedFd>), (Stage, Vec<String>)> {
+fn begin_second(socket: Option<OwnedFd>, hello: &Hello) -> Result<(u32, Option<OwnedFd>), (Stage, Vec<String>)> {
     if hello.version != VERSION || hello.build != handshake::build_id(Path::new(SELF)) {
         let message = "the program was replaced by another version while it was starting its daemon";
         return Err((Stage::Handshake, vec![message.into()]));
     }
+    let Some(socket) = socket else {
+        return Err((Stage::Handshake, vec!["the second stage's socket did not come along".into()]));
+    };
     let failed = |what: &str, error: io::Error| (Stage::Detach, vec![what.to_owned(), error.to_string()]);
     detach::close_others_on_exec().map_err(|error| failed("could not keep open files from the daemon", error))?;
     detach::reset_signals();
@@ -99,9 +103,7 @@ fn begin_second(socket: &OwnedFd, hello: &Hello) -> Result<(u32, Option<OwnedFd>
         argv: vec![std::env::args_os().next().unwrap_or_default(), STAGE_2.into(), hello.name.clone().into()],
         environment: None,
         directory: hello.user.is_some().then_some(directory),
-        stdin: Source::Descriptor(Arc::new(
-            socket.try_clone().map_err(|error| failed("could not hand on the socket", error))?,
-        )),
+        stdin: Source::Descriptor(Arc::new(socket)),
         stdout: Source::Inherit,
         stderr: Source::Inherit,
         process_group: None,
@@ -210,7 +212,7 @@ impl Launch {
         let result = become_daemon(log_file.as_deref());
         match result {
             Ok(()) => {
-                let _ = handshake::write(socket.as_fd(), &Answer::Ready { pid: std::process::id() }, &[]);
+                let _ = handshake::write(socket.as_fd(), &Answer::Ready, &[]);
                 Ok(())
             }
             Err(causes) => {

@@ -115,8 +115,11 @@ fn orders(length: u64) -> Vec<u8> {
 }
 
 fn write_message(mut socket: &UnixStream, body: &[u8]) {
-    socket.write_all(&u32::try_from(body.len()).unwrap().to_be_bytes()).unwrap();
-    socket.write_all(body).unwrap();
+    socket.write_all(&message(body)).unwrap();
+}
+
+fn message(body: &[u8]) -> Vec<u8> {
+    [&u32::try_from(body.len()).unwrap().to_be_bytes(), body].concat()
 }
 
 /// This program's file in a place where everybody can run it, with this mode and group.
@@ -154,14 +157,16 @@ pub(crate) fn of_another_version(scene: &Scene) {
     {
         let (ours, theirs) = UnixStream::pair().unwrap();
         let mut child = marked(MARKS[0], OwnedFd::from(theirs)).spawn().unwrap();
-        write_message(&ours, &hello(version, build));
+        let (kept, for_second) = UnixStream::pair().unwrap();
+        raw::send_with(&ours, &message(&hello(version, build)), &for_second);
+        drop(for_second);
         let answer = read_message(&ours);
         let code = until(|| child.try_wait().unwrap()).code();
         if is_taken {
             assert!(field(&answer, "Spawned").is_some(), "{answer:?}");
             assert_eq!(code, Some(0));
             // Its second stage hears no more, and ends.
-            drop(ours);
+            drop(kept);
         } else {
             let failed = field(&answer, "Failed").unwrap_or_else(|| panic!("{answer:?}"));
             assert_eq!(field(failed, "stage"), Some(&ciborium::Value::Text("Handshake".into())));

@@ -2,7 +2,12 @@
 
 #![allow(unsafe_code, reason = "an attacker uses the system's own calls")]
 
-use std::os::fd::AsRawFd;
+use std::io::IoSlice;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::net::UnixStream;
+
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
 
 /// Some fields of `/proc/PID/stat`.
 pub(crate) struct Stat {
@@ -83,6 +88,16 @@ pub(crate) fn as_user<T: Send>(uid: u32, work: impl FnOnce() -> T + Send) -> T {
         });
         thread.join().unwrap()
     })
+}
+
+/// Sends bytes, and a descriptor with the first of them.
+pub(crate) fn send_with(socket: &UnixStream, bytes: &[u8], descriptor: &impl AsFd) {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut ancillary = SendAncillaryBuffer::new(&mut space);
+    let descriptors = [descriptor.as_fd()];
+    assert!(ancillary.push(SendAncillaryMessage::ScmRights(&descriptors)));
+    let sent = rustix::net::sendmsg(socket, &[IoSlice::new(bytes)], &mut ancillary, SendFlags::NOSIGNAL).unwrap();
+    assert_eq!(sent, bytes.len());
 }
 
 /// Stops this process until it is told to go on.

@@ -71,7 +71,12 @@ pub(crate) fn another_boot(scene: &Scene) {
     assert!(raw::is_alive(holder.id()));
     drop(holder.stdin.take());
     assert!(holder.wait().unwrap().success());
-    // Unlocked, the old id means nothing.
+    // Unlocked, the old id means nothing, and nonsense as little: a daemon has the lock file open, and could write it there.
+    std::fs::write(scene.lock(), [0xff; 100]).unwrap();
+    assert_eq!(block_on(scene.of().state()).unwrap(), State::Stopped);
+    scene.start();
+    scene.stop();
+    std::fs::write(scene.lock(), "01234567-89ab-cdef-0123-456789abcdef\n").unwrap();
     assert_eq!(block_on(scene.of().state()).unwrap(), State::Stopped);
     scene.start();
     assert_eq!(std::fs::read_to_string(scene.lock()).unwrap(), here);
