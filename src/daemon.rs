@@ -37,6 +37,7 @@ mod launch;
 mod line;
 mod pidfile;
 mod runner;
+mod settings;
 mod stage;
 
 use std::fmt;

@@ -12,14 +12,15 @@ use async_io::Timer;
 use futures_lite::future;
 
 use crate::background;
-use crate::daemon::identity::{self, Claim, Place, Standing};
+use crate::daemon::identity::{Claim, Standing};
 use crate::daemon::launch::launch;
+use crate::daemon::settings::Settings;
 use crate::daemon::{Daemon, init};
 use crate::error::{Error, ErrorKind, Result};
 use crate::offthread::Slots;
 use crate::process::Process;
 use crate::signal::Signal;
-use crate::sys::{accounts, detach, proc};
+use crate::sys::{detach, proc};
 use crate::users::{Becoming, User};
 
 static LOOKING: Slots = Slots::new();
@@ -39,23 +40,6 @@ const LOOK_AGAIN: Duration = Duration::from_millis(5);
 pub struct Controller<D = ()> {
     settings: Arc<Settings>,
     daemon: PhantomData<fn() -> D>,
-}
-
-#[derive(Clone)]
-pub(crate) struct Settings {
-    pub(crate) name: &'static str,
-    arguments: std::result::Result<Arc<Vec<u8>>, String>,
-    application: Option<String>,
-    pub(crate) instance: Option<String>,
-    directory: Option<PathBuf>,
-    pidfile: Option<PathBuf>,
-    pub(crate) working_directory: PathBuf,
-    pub(crate) umask: u32,
-    environment: Option<Vec<(OsString, OsString)>>,
-    user: Option<String>,
-    pub(crate) log_file: Option<PathBuf>,
-    pub(crate) start_timeout: Duration,
-    stop_timeout: Duration,
 }
 
 impl<D: Daemon> Controller<D> {
@@ -92,21 +76,20 @@ impl<D: Daemon> Controller<D> {
         let arguments = self.check_start()?;
         background::ensure_started()?;
         let begun = Instant::now();
-        let mut becoming = self.becoming().await?;
+        let becoming = self.becoming().await?.map(Arc::new);
         loop {
-            match self.claim(becoming).await? {
-                Claimed::Ours(claim, place) => {
+            match self.claim(becoming.clone()).await? {
+                Claimed::Ours(claim) => {
                     // What was spent on waiting for others counts.
                     let time = self.settings.start_timeout.saturating_sub(begun.elapsed());
-                    let pid = launch(claim, &place, &self.settings, &arguments, time).await?;
+                    let pid = launch(claim, &self.settings, &arguments, time).await?;
                     return Ok(Started { pid, is_already_running: false });
                 }
                 Claimed::Running(pid) => return Ok(Started { pid, is_already_running: true }),
-                Claimed::Between(unused) if begun.elapsed() < self.settings.start_timeout => {
-                    becoming = unused;
+                Claimed::Between if begun.elapsed() < self.settings.start_timeout => {
                     Timer::after(LOOK_AGAIN).await;
                 }
-                Claimed::Between(_) => return Err(self.late()),
+                Claimed::Between => return Err(self.late()),
             }
         }
     }
@@ -173,7 +156,7 @@ impl<D: Daemon> Controller<D> {
         .await
     }
 
-    async fn claim(&self, becoming: Option<Becoming>) -> Result<Claimed> {
+    async fn claim(&self, becoming: Option<Arc<Becoming>>) -> Result<Claimed> {
         let settings = Arc::clone(&self.settings);
         LOOKING
             .run(move || {
@@ -187,7 +170,7 @@ impl<D: Daemon> Controller<D> {
                                 Some(becoming) => claim.for_another(becoming)?,
                                 None => claim,
                             };
-                            return Ok(Claimed::Ours(claim, place));
+                            return Ok(Claimed::Ours(claim));
                         }
                         Err(other) => other,
                     },
@@ -195,7 +178,7 @@ impl<D: Daemon> Controller<D> {
                 Ok(match in_the_way {
                     Standing::Running(pid) => Claimed::Running(pid),
                     // What was in the way is gone by now, or in between.
-                    Standing::Stopped | Standing::Between => Claimed::Between(becoming),
+                    Standing::Stopped | Standing::Between => Claimed::Between,
                 })
             })
             .await
@@ -212,10 +195,9 @@ impl<D: Daemon> Controller<D> {
 }
 
 enum Claimed {
-    Ours(Claim, Place),
+    Ours(Claim),
     Running(u32),
-    /// Somebody else's turn.
-    Between(Option<Becoming>),
+    Between,
 }
 
 impl Controller {
@@ -589,131 +571,6 @@ impl<D> Controller<D> {
             self.settings.start_timeout
         );
         Error::new(ErrorKind::Unverifiable, message)
-    }
-}
-
-impl Settings {
-    fn check_working_directory(&self) -> Result<()> {
-        match std::fs::metadata(&self.working_directory) {
-            Ok(found) if found.is_dir() => Ok(()),
-            Ok(_) => Err(self.bad_directory("is not a directory", None)),
-            Err(error) => Err(self.bad_directory("can't be used", Some(error))),
-        }
-    }
-
-    fn bad_directory(&self, what: &str, error: Option<std::io::Error>) -> Error {
-        let directory = self.working_directory.display();
-        let message = format!("the daemon `{}` was not started: its working directory `{directory}` {what}", self.name);
-        let result = Error::new(ErrorKind::WorkingDirectory, message).with_path(&self.working_directory);
-        match error {
-            Some(error) => result.with_source(error),
-            None => result,
-        }
-    }
-
-    /// Where its files are. Asks the account database, so not for an executor.
-    fn place(&self, is_another_users: bool) -> Result<Place> {
-        identity::check_name("daemon's name", self.name)?;
-        let mut stem = self.name.to_owned();
-        if let Some(instance) = &self.instance {
-            identity::check_name("daemon's instance", instance)?;
-            stem = format!("{stem}@{instance}");
-        }
-        let absolute = |path: &Path| {
-            std::path::absolute(path).map_err(|error| {
-                Error::io(format!("`{}` could not be made absolute", path.display()), error).with_path(path)
-            })
-        };
-        let (directory, application) = match &self.directory {
-            Some(directory) => (absolute(directory)?, None),
-            None => {
-                let application = self.application_name()?;
-                identity::check_name("application's name", &application)?;
-                let directory = match identity::own_default_directory(&application, &stem) {
-                    Some(own) => own,
-                    None => identity::default_directory(application.as_ref(), &home()?),
-                };
-                (directory, Some(application))
-            }
-        };
-        let pidfile = self.pidfile.as_deref().map(absolute).transpose()?;
-        Ok(Place { directory, application, stem, pidfile, is_another_users })
-    }
-
-    /// Whether root's daemon may be somebody else's, as far as can be told without asking for the account.
-    fn names_another_user(&self) -> bool {
-        self.user.is_some() && rustix::process::geteuid().is_root()
-    }
-
-    fn application_name(&self) -> Result<String> {
-        if let Some(name) = &self.application {
-            return Ok(name.clone());
-        }
-        let program = match init::program() {
-            Some(program) => program.clone(),
-            None => std::env::current_exe()
-                .map_err(|error| Error::io("this program's own file could not be found", error))?,
-        };
-        let name = program.file_name().unwrap_or_default().to_string_lossy();
-        // What the kernel says of a file that is gone.
-        Ok(name.strip_suffix(" (deleted)").unwrap_or(&name).to_owned())
-    }
-
-    /// The daemon's environment.
-    pub(crate) fn environment(&self, becoming: Option<&Becoming>) -> Vec<(OsString, OsString)> {
-        if let Some(becoming) = becoming {
-            let named = self.environment.iter().flatten();
-            return becoming.environment(named.map(|(key, value)| (key.clone(), Some(value.clone()))));
-        }
-        if let Some(environment) = &self.environment {
-            return environment.clone();
-        }
-        std::env::vars_os().filter(|(key, _)| !key.to_str().is_some_and(is_of_the_session)).collect()
-    }
-}
-
-/// Variables that mean something only in the starter's terminal, session, directory or supervisor.
-fn is_of_the_session(key: &str) -> bool {
-    const NAMES: [&str; 26] = [
-        "_",
-        "COLUMNS",
-        "DBUS_SESSION_BUS_ADDRESS",
-        "DISPLAY",
-        "GPG_AGENT_INFO",
-        "GPG_TTY",
-        "INVOCATION_ID",
-        "JOURNAL_STREAM",
-        "LINES",
-        "LISTEN_FDNAMES",
-        "LISTEN_FDS",
-        "LISTEN_PID",
-        "MAINPID",
-        "NOTIFY_SOCKET",
-        "OLDPWD",
-        "PWD",
-        "SHLVL",
-        "STY",
-        "TERM",
-        "TMUX",
-        "TMUX_PANE",
-        "WATCHDOG_PID",
-        "WATCHDOG_USEC",
-        "WAYLAND_DISPLAY",
-        "WINDOWID",
-        "XAUTHORITY",
-    ];
-    NAMES.contains(&key) || key.starts_with("SSH_") || key.starts_with("XDG_SESSION_")
-}
-
-fn home() -> Result<PathBuf> {
-    let uid = rustix::process::geteuid().as_raw();
-    match accounts::by_uid(uid) {
-        Ok(Some(account)) => Ok(account.home),
-        Ok(None) => Err(Error::new(
-            ErrorKind::NotFound,
-            format!("user {uid} has no account, and so no home for a daemon's files"),
-        )),
-        Err(error) => Err(Error::io(format!("the account of user {uid} could not be read"), error)),
     }
 }
 

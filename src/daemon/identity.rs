@@ -18,8 +18,8 @@ use std::io::{self, Read, Seek, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use rustix::fs::{FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
@@ -68,7 +68,7 @@ enum Purpose {
 pub(crate) struct Files {
     pub(crate) directory: OwnedFd,
     pub(crate) lock: File,
-    place: Place,
+    pub(crate) place: Place,
 }
 
 /// The right to start the daemon, for as long as it is kept or until it is handed over.
@@ -76,7 +76,7 @@ pub(crate) struct Files {
 pub(crate) struct Claim {
     pub(crate) files: Files,
     /// Whom the daemon runs as, when that is not the starter, and the directory that its pidfile has then.
-    pub(crate) another: Option<(Becoming, OwnedFd)>,
+    pub(crate) another: Option<(Arc<Becoming>, OwnedFd)>,
 }
 
 /// The identity of the daemon that this very process is, or is to be.
@@ -445,7 +445,7 @@ impl Files {
 
 impl Claim {
     /// The same for a daemon that is to run as another user.
-    pub(crate) fn for_another(self, becoming: Becoming) -> Result<Claim> {
+    pub(crate) fn for_another(self, becoming: Arc<Becoming>) -> Result<Claim> {
         let Files { directory, place, .. } = &self.files;
         let made = pidfile::make_directory(directory, &place.stem, &becoming.identity).map_err(|error| {
             let path = place.directory.join(&place.stem);

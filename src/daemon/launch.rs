@@ -17,10 +17,10 @@ use async_io::Timer;
 use futures_lite::future;
 
 use crate::background;
-use crate::daemon::controller::Settings;
 use crate::daemon::handshake::{self, Answer, Hello, Orders, STAGE_1, Stage, VERSION, Whom};
-use crate::daemon::identity::{Claim, Place};
+use crate::daemon::identity::Claim;
 use crate::daemon::line::Line;
+use crate::daemon::settings::Settings;
 use crate::daemon::stage::SELF;
 use crate::error::{Error, ErrorKind, Result};
 use crate::offthread::Slots;
@@ -55,13 +55,7 @@ struct Begun {
 }
 
 /// Starts the daemon whose launch lock is ours; gives its number when it is ready.
-pub(crate) async fn launch(
-    claim: Claim,
-    place: &Place,
-    settings: &Arc<Settings>,
-    arguments: &[u8],
-    time: Duration,
-) -> Result<u32> {
+pub(crate) async fn launch(claim: Claim, settings: &Settings, arguments: &[u8], time: Duration) -> Result<u32> {
     background::ensure_started()?;
     // The daemon works in another directory.
     let log_file = settings.log_file.as_deref().map(std::path::absolute).transpose().map_err(|error| {
@@ -69,13 +63,12 @@ pub(crate) async fn launch(
     })?;
     let (begun, for_second) = {
         let name = settings.name;
-        let environment = settings.environment(claim.another.as_ref().map(|(becoming, _)| becoming));
+        let environment = settings.environment(claim.another.as_ref().map(|(becoming, _)| &**becoming));
         LAUNCHING.run(move || begin(name, environment)).await?
     };
     let mut talk = Talk {
         settings,
         claim: Some(claim),
-        place,
         log_file,
         arguments,
         begun: &begun,
@@ -182,7 +175,6 @@ fn begin(name: &'static str, environment: Vec<(OsString, OsString)>) -> Result<(
 struct Talk<'a> {
     settings: &'a Settings,
     claim: Option<Claim>,
-    place: &'a Place,
     log_file: Option<PathBuf>,
     arguments: &'a [u8],
     begun: &'a Begun,
@@ -230,15 +222,16 @@ impl Talk<'_> {
 
     async fn hand_over(&self) -> Result<(), Outcome> {
         let Some(Claim { files, another }) = &self.claim else { return Err(out_of_turn()) };
+        let place = &files.place;
         let directory = another.as_ref().map_or(&files.directory, |(_, directory)| directory);
         let orders = Orders {
             instance: self.settings.instance.clone(),
-            directory: (&*self.place.directory).into(),
+            directory: (&*place.directory).into(),
             directory_id: files.directory_id()?,
-            application: self.place.application.clone(),
-            stem: self.place.stem.clone(),
-            pidfile: self.place.pidfile.as_deref().map(Into::into),
-            is_another_users: self.place.is_another_users,
+            application: place.application.clone(),
+            stem: place.stem.clone(),
+            pidfile: place.pidfile.as_deref().map(Into::into),
+            is_another_users: place.is_another_users,
             log_file: self.log_file.as_deref().map(Into::into),
             arguments: self.arguments.len() as u64,
         };
