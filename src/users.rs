@@ -3,7 +3,7 @@
 //! The system's own account database answers, at the moment of each call and off-thread, because a directory server
 //! can take its time. Nothing is remembered, and nothing happens before a call.
 
-mod becoming;
+pub(crate) mod becoming;
 mod login_defs;
 
 use std::collections::BTreeSet;
@@ -15,8 +15,6 @@ use std::path::{Path, PathBuf};
 use crate::error::{Error, ErrorKind, Result};
 use crate::offthread::Slots;
 use crate::sys::accounts::{self, Account};
-
-pub(crate) use becoming::Becoming;
 
 /// Of their own, so that a directory server that hangs keeps nobody from spawning.
 static ASKING: Slots = Slots::new();

@@ -21,7 +21,8 @@ use crate::offthread::Slots;
 use crate::process::Process;
 use crate::signal::Signal;
 use crate::sys::{detach, proc};
-use crate::users::{Becoming, User};
+use crate::users::User;
+use crate::users::becoming::Becoming;
 
 static LOOKING: Slots = Slots::new();
 

@@ -27,7 +27,7 @@ use rustix::io::Errno;
 use crate::daemon::pidfile;
 use crate::error::{Error, ErrorKind, Result};
 use crate::sys::locks::{self, Holder};
-use crate::users::Becoming;
+use crate::users::becoming::Becoming;
 
 /// Where a daemon's files are, by path; nothing has been looked at yet.
 #[derive(Debug, Clone, PartialEq, Eq)]

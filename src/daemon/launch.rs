@@ -27,7 +27,7 @@ use crate::offthread::Slots;
 use crate::process::{Leash, Process, Shutdown};
 use crate::sys::descriptors::{self, PipeEnd};
 use crate::sys::{self, Blueprint, Identity, Source};
-use crate::users::Becoming;
+use crate::users::becoming::Becoming;
 
 static LAUNCHING: Slots = Slots::new();
 

@@ -9,7 +9,7 @@ use crate::daemon::identity::{self, Place};
 use crate::daemon::init;
 use crate::error::{Error, ErrorKind, Result};
 use crate::sys::accounts;
-use crate::users::Becoming;
+use crate::users::becoming::Becoming;
 
 #[derive(Clone)]
 pub(crate) struct Settings {
