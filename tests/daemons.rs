@@ -40,6 +40,8 @@ mod seed;
 mod site;
 #[path = "daemons/user.rs"]
 mod user;
+#[path = "daemons/user_files.rs"]
+mod user_files;
 
 use std::env;
 use std::fs::{self, File};
@@ -298,13 +300,20 @@ fn cases() -> Vec<Case> {
             nothing_of_roots_environment,
             nobody_of_that_name,
             only_root_can,
+            many_starters,
+            in_the_default_directory,
+            the_programs_own_file,
+        ]
+    ));
+    cases.extend(cases!(
+        user_files,
+        One,
+        Root,
+        [
             the_users_own_hands_reach_nothing,
             a_hostile_directory_of_the_pidfile,
             first_one_user_then_another,
-            many_starters,
-            in_the_default_directory,
             directories_and_files_are_the_users,
-            the_programs_own_file,
         ]
     ));
     cases.extend(cases!(many, One, Nothing, [every_executor_starts_every_other, inside_a_busy_runtime]));
