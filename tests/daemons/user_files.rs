@@ -127,11 +127,12 @@ pub(crate) async fn first_one_user_then_another(site: Site) -> Outcome {
     let second = as_user(stay.site.controller(Actor::idle(&journal)), &other.name);
     first.start().await?;
     first.stop().await?;
-    let made = fs::metadata(stay.apart())?;
+    let kept = fs::File::open(stay.apart())?;
     let pid = second.start().await?.pid();
     let now = fs::metadata(stay.apart())?;
     assert_eq!((now.uid(), now.mode() & 0o7777), (other.uid, 0o755));
-    assert_ne!(now.ino(), made.ino(), "whoever has it open has the old one");
+    assert_ne!(now.ino(), kept.metadata()?.ino(), "whoever has it open has the old one");
+    drop(kept);
     assert_eq!(fs::read_to_string(stay.pidfile())?, format!("{pid}\n"));
     kill(pid).await?;
     // What was killed is cleared away, and so it goes back.
