@@ -16,7 +16,7 @@
 //! | 1 | close all descriptors but the standard streams | stage 1 marks all of them to be closed by its exec of stage 2, whoever opened them, and whether or not they are close-on-exec | `facts::descriptors`, `defects::d44_nothing_of_the_callers_is_open_in_the_daemon` |
 //! | 2 | reset all signal handlers | stage 1, also what the starter ignores | `facts::mask_and_dispositions` |
 //! | 3 | reset the signal mask | stage 1 | `facts::mask_and_dispositions` |
-//! | 4 | sanitise the environment | the starter, when it executes stage 1: without what belongs to its terminal, session and supervisor, or just what [`environment`](Controller::environment) says | `facts::environment_is_sanitised`, `facts::environment_of_its_own` |
+//! | 4 | sanitise the environment | the starter, when it executes stage 1: without what belongs to its terminal, session and supervisor, or just what [`environment`](Controller::environment) says; or that of the [`user`](Controller::user) | `facts::environment_is_sanitised`, `facts::environment_of_its_own`, `user::nothing_of_roots_environment` |
 //! | 5 | fork | the starter executes stage 1, and does not fork | `facts::session_group_terminal_and_parent`, `many::inside_a_busy_runtime` |
 //! | 6 | setsid | stage 1 | `facts::session_group_terminal_and_parent` |
 //! | 7 | fork again, so that no terminal can be had | stage 1 executes stage 2, which leads no session | `facts::session_group_terminal_and_parent`, `facts::a_terminal_of_the_caller_is_not_the_daemons` |

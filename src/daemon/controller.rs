@@ -251,8 +251,9 @@ impl<D> Controller<D> {
     ///
     /// The process of the daemon is that user's before it executes this program: the uid in all its forms, primary group and
     /// all other groups, verified, and without a way back. Nothing of the daemon's own code ever runs as root, `setup`
-    /// included. What only root can do, such as to open a port below 1024, it has to be given in another way: a capability
-    /// of the program's file, the sysctl `net.ipv4.ip_unprivileged_port_start`, or a socket of a supervisor's.
+    /// included, and so it can do nothing that only root can, such as to open a port below 1024. That takes the sysctl
+    /// `net.ipv4.ip_unprivileged_port_start`, or a proxy or the firewall in front of the daemon. Capabilities of the
+    /// program's file are no way: a program that has more rights than its caller becomes no daemon.
     ///
     /// Only root can do that; to name the user that this program acts as already changes nothing. The account is looked up
     /// at each [`start`](Controller::start).

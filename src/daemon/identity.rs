@@ -1,9 +1,9 @@
 //! Who a daemon is: one per directory and name, proved by locks on a file and never by what a file says.
 //!
-//! The file `NAME.lock` is never deleted, and has two locked bytes: the launch lock, which whoever
-//! starts the daemon takes and hands over to it, and the identity lock, which the daemon takes when it is ready. The
-//! kernel says who holds the latter, so a recycled number, a fork that outlived its daemon, or another namespace can't
-//! pretend. The pidfile is for people and tools, and never read here.
+//! The file `NAME.lock` is never deleted, and has two locked bytes: the launch lock, which whoever starts the daemon takes and
+//! hands over to it, and the identity lock, which the daemon takes when it is ready. The kernel says who holds the latter,
+//! so a recycled number, a fork that outlived its daemon, or another namespace can't pretend. A daemon that runs as another
+//! user than its starter has no right to the path, and needs none: it has the descriptor.
 //!
 //! | launch lock | identity lock | the daemon |
 //! |---|---|---|
