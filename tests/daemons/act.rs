@@ -21,8 +21,11 @@ pub(crate) fn forgetful() -> Option<ExitCode> {
         let order = Order::from(args);
         return Some(exit_code(futures_lite::future::block_on(order.carry_out())));
     }
-    if std::env::var_os(DROPS).is_some() {
-        drop(program());
+    if let Ok(which) = std::env::var(DROPS) {
+        match which.as_str() {
+            "init" => drop(program()),
+            _ => drop(program().into_future()),
+        }
         eprintln!("went on as an ordinary program: {what}");
         return Some(exit_code(futures_lite::future::block_on(Order::from(args).carry_out())));
     }
@@ -35,7 +38,7 @@ pub(crate) fn forgetful() -> Option<ExitCode> {
     Some(exit_code(futures_lite::future::block_on(Order::from(args).carry_out())))
 }
 
-/// Set for a `main` that calls `init`, and does nothing with what that gives.
+/// Set for a `main` that calls `init`, and drops what that gives: the `init` itself, or the future of it.
 pub(crate) const DROPS: &str = "DAEMON_SUITE_DROPS_INIT";
 
 /// Set for a `main` that looks at its arguments before it calls `init`.

@@ -278,15 +278,20 @@ pub(crate) async fn init_comes_too_late(site: Site) -> Outcome {
 
 /// An `init` without a `run_on`: a process that was begun to be the daemon is that or nothing.
 pub(crate) async fn what_init_gives_is_dropped(site: Site) -> Outcome {
-    let said = site.act("start").env(DROPS, "1").read().await?;
-    assert!(said.starts_with("DaemonDied: the daemon `actor` was not started: it died"), "{said}");
-    assert!(said.contains("neither `run_on` nor `await` on what it gave"), "{said}");
-    assert!(!said.contains("went on"), "{said}");
-    if crate::control::status_is_told() && !cfg!(deluxe_process_force_portable) {
-        assert!(said.contains("exit status: 71"), "{said}");
+    for (what, words) in [
+        ("init", "neither `run_on` nor `await` on what it gave"),
+        ("future", "what `daemon::init()` gave was not awaited to its end"),
+    ] {
+        let said = site.act("start").env(DROPS, what).read().await?;
+        assert!(said.starts_with("DaemonDied: the daemon `actor` was not started: it died"), "{said}");
+        // The last that it said; nothing came after it.
+        assert!(said.ends_with(words), "{said}");
+        if crate::control::status_is_told() && !cfg!(deluxe_process_force_portable) {
+            assert!(said.contains("exit status: 71"), "{said}");
+        }
+        assert!(site.journal().lines().is_empty());
+        is_unharmed(&site).await?;
     }
-    assert!(site.journal().lines().is_empty());
-    is_unharmed(&site).await?;
     Ok(())
 }
 
