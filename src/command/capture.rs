@@ -157,7 +157,10 @@ impl Capture {
     pub(super) async fn finish(mut self) -> Result<Finished> {
         let is_incomplete = std::future::poll_fn(|cx| self.poll(cx)).await;
         match self.outcome.as_ref().and_then(Outcome::refusal) {
-            Some(refusal) => Err(launch::explain(refusal, self.command, self.clock, &self.line).await),
+            Some(refusal) => {
+                let error = launch::explain(refusal, self.command).await;
+                Err(launch::not_started(error, self.clock, &self.line))
+            }
             None => Ok(self.into_finished(is_incomplete)),
         }
     }
