@@ -150,7 +150,11 @@ fn all_cases() -> Vec<Case> {
     cases.extend(cases!(places, &[Needs::Root], [lock_files_of_others, another_users_daemon]));
     cases.extend(cases!(places, &[Needs::Root, Needs::Namespaces], [a_full_disk, a_read_only_view]));
     cases.extend(cases!(marks, &[], [without_a_socket, with_nonsense, with_a_huge_length, of_another_version]));
-    cases.extend(cases!(marks, &[Needs::Root], [another_users_socket, set_user_id, set_group_id]));
+    cases.extend(cases!(
+        marks,
+        &[Needs::Root],
+        [another_users_socket, a_daemon_that_names_somebody_else, set_user_id, set_group_id]
+    ));
     cases.extend(cases!(drops, &[], [at_any_moment, everything_at_once]));
     cases.extend(cases!(inside, &[], [a_daemon_that_controls_itself, from_setup_to_the_end, a_fork_is_not_the_daemon]));
     cases

@@ -9,9 +9,12 @@ use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
+use futures_lite::future::block_on;
+
 use crate::again::said_by;
 use crate::raw;
-use crate::scene::{Scene, until};
+use crate::scene::{Bystander, Scene, until};
+use crate::worker::Setup;
 
 const MARKS: [&str; 2] = ["deluxe-process:daemon:1", "deluxe-process:daemon:2"];
 const NOBODY: u32 = 65534;
@@ -215,6 +218,33 @@ fn read_message(mut socket: &UnixStream) -> ciborium::Value {
 fn field<'a>(value: &'a ciborium::Value, name: &str) -> Option<&'a ciborium::Value> {
     let entries = value.as_map()?;
     entries.iter().find(|(key, _)| key.as_text() == Some(name)).map(|(_, value)| value)
+}
+
+/// What the first stage says, said by the daemon of another user: its starter, who is root, ends nobody but that daemon.
+pub(crate) fn a_daemon_that_names_somebody_else(scene: &Scene) {
+    let bystander = Bystander::new();
+    let mut worker = scene.worker();
+    worker.setup = Setup::Lies(bystander.pid());
+    let error = block_on(scene.controller_of(worker).user("nobody").start()).unwrap_err();
+    assert!(format!("{error:#}").ends_with("an answer came out of turn"), "{error:#}");
+    assert!(error.pid().is_some_and(|pid| pid != bystander.pid() && !raw::is_alive(pid)), "{error:?}");
+    bystander.must_be_unharmed();
+    assert_eq!(scene.log(), "");
+    std::fs::remove_dir(scene.directory().join("worker")).unwrap();
+    scene.is_as_new();
+}
+
+/// Through every socket that this process has.
+pub(crate) fn lie(other: u32) {
+    let text = |text: &str| ciborium::Value::Text(text.to_owned());
+    let pid = ciborium::Value::Map(vec![(text("pid"), other.into())]);
+    let mut body = Vec::new();
+    ciborium::into_writer(&ciborium::Value::Map(vec![(text("Spawned"), pid)]), &mut body).unwrap();
+    let handle = rustix::process::Pid::from_raw(i32::try_from(other).unwrap()).unwrap();
+    let handle = rustix::process::pidfd_open(handle, rustix::process::PidfdFlags::empty()).unwrap();
+    for socket in raw::own_sockets() {
+        raw::send_with(&socket, &message(&body), &handle);
+    }
 }
 
 /// A program that has more rights than its caller starts no daemon, and says why.

@@ -4,7 +4,7 @@
 
 use std::io::IoSlice;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
@@ -98,6 +98,18 @@ pub(crate) fn send_with(socket: &UnixStream, bytes: &[u8], descriptor: &impl AsF
     assert!(ancillary.push(SendAncillaryMessage::ScmRights(&descriptors)));
     let sent = rustix::net::sendmsg(socket, &[IoSlice::new(bytes)], &mut ancillary, SendFlags::NOSIGNAL).unwrap();
     assert_eq!(sent, bytes.len());
+}
+
+/// Copies of all sockets that this process has open.
+pub(crate) fn own_sockets() -> Vec<UnixStream> {
+    let entries = std::fs::read_dir("/proc/self/fd").unwrap();
+    let numbers = entries.filter_map(|entry| {
+        let entry = entry.unwrap();
+        let target = std::fs::read_link(entry.path()).ok()?;
+        target.to_str()?.starts_with("socket:").then(|| entry.file_name().to_str().unwrap().parse().unwrap())
+    });
+    // SAFETY: only copied, and whoever has it open keeps it so: nothing in this process closes one now.
+    numbers.map(|number| unsafe { BorrowedFd::borrow_raw(number) }.try_clone_to_owned().unwrap().into()).collect()
 }
 
 /// Stops this process until it is told to go on.
