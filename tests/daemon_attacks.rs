@@ -113,7 +113,11 @@ macro_rules! cases {
 #[cfg(target_os = "linux")]
 fn all_cases() -> Vec<Case> {
     let mut cases = Vec::new();
-    cases.extend(cases!(starters, &[], [one_of_sixty_four, stops_and_kills_mixed_in, a_new_boot]));
+    cases.extend(cases!(
+        starters,
+        &[],
+        [one_of_sixty_four, stops_and_kills_mixed_in, a_new_boot, a_loser_without_patience]
+    ));
     cases.extend(cases!(
         kills,
         &[],
@@ -122,7 +126,14 @@ fn all_cases() -> Vec<Case> {
     cases.extend(cases!(
         kills,
         &[Needs::Strace],
-        [first_stage_at_every_step, second_stage_at_every_step, starter_at_every_step]
+        [
+            first_stage_at_every_step,
+            second_stage_at_every_step,
+            starter_at_every_step,
+            first_stage_at_every_step_to_a_blocked_setup,
+            second_stage_at_every_step_around_a_blocked_setup,
+            starter_at_every_step_around_a_blocked_setup
+        ]
     ));
     cases.extend(cases!(
         pidfiles,
@@ -159,8 +170,12 @@ fn all_cases() -> Vec<Case> {
     ));
     cases.extend(cases!(places, &[Needs::Root], [lock_files_of_others, another_users_daemon]));
     cases.extend(cases!(places, &[Needs::Root, Needs::Namespaces], [a_full_disk, a_read_only_view]));
-    cases.extend(cases!(marks, &[], [without_a_socket, with_nonsense, with_a_huge_length]));
-    cases.extend(cases!(marks, &[Needs::Root], [another_users_socket, set_user_id, set_group_id]));
+    cases.extend(cases!(marks, &[], [without_a_socket, with_nonsense, with_a_huge_length, of_another_version]));
+    cases.extend(cases!(
+        marks,
+        &[Needs::Root],
+        [another_users_socket, a_daemon_that_names_somebody_else, set_user_id, set_group_id]
+    ));
     cases.extend(cases!(drops, &[], [at_any_moment, everything_at_once]));
     cases.extend(cases!(inside, &[], [a_daemon_that_controls_itself, from_setup_to_the_end, a_fork_is_not_the_daemon]));
     cases
