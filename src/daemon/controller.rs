@@ -13,6 +13,8 @@ use futures_lite::future;
 
 use crate::background;
 use crate::daemon::identity::{Claim, Standing};
+use crate::daemon::launch::LAUNCHING;
+use crate::daemon::launch::Stages;
 use crate::daemon::launch::launch;
 use crate::daemon::settings::Settings;
 use crate::daemon::{Daemon, init};
@@ -80,10 +82,10 @@ impl<D: Daemon> Controller<D> {
         let becoming = self.becoming().await?.map(Arc::new);
         loop {
             match self.claim(becoming.clone()).await? {
-                Claimed::Ours(claim) => {
+                Claimed::Ours(claim, stages) => {
                     // What was spent on waiting for others counts.
                     let time = self.settings.start_timeout.saturating_sub(begun.elapsed());
-                    let pid = launch(claim, &self.settings, &arguments, time).await?;
+                    let pid = launch(claim, stages, &self.settings, &arguments, time).await?;
                     return Ok(Started { pid, is_already_running: false });
                 }
                 Claimed::Running(pid) => return Ok(Started { pid, is_already_running: true }),
@@ -157,9 +159,10 @@ impl<D: Daemon> Controller<D> {
         .await
     }
 
+    /// Takes the launch lock and begins the first stage, in one go: see [`hold`](Controller::hold).
     async fn claim(&self, becoming: Option<Arc<Becoming>>) -> Result<Claimed> {
         let settings = Arc::clone(&self.settings);
-        LOOKING
+        LAUNCHING
             .run(move || {
                 settings.check_working_directory()?;
                 let place = settings.place(becoming.is_some())?;
@@ -171,7 +174,8 @@ impl<D: Daemon> Controller<D> {
                                 Some(becoming) => claim.for_another(becoming)?,
                                 None => claim,
                             };
-                            return Ok(Claimed::Ours(claim));
+                            let stages = Stages::begin(&claim, &settings)?;
+                            return Ok(Claimed::Ours(claim, stages));
                         }
                         Err(other) => other,
                     },
@@ -196,7 +200,7 @@ impl<D: Daemon> Controller<D> {
 }
 
 enum Claimed {
-    Ours(Claim),
+    Ours(Claim, Stages),
     Running(u32),
     Between,
 }
@@ -464,13 +468,9 @@ impl<D> Controller<D> {
     ///
     /// As [`stop`](Controller::stop). That it does not run is no error.
     pub async fn signal(&self, signal: Signal) -> Result<Delivery> {
-        let process = match self.standing().await? {
-            Standing::Running(pid) => self.prove(pid).await?,
-            Standing::Stopped | Standing::Between => None,
-        };
-        match process {
-            Some(process) => self.send(&process, signal),
-            None => Ok(Delivery::NotRunning),
+        match self.hold().await? {
+            (_, Some(process)) => self.send(&process, signal),
+            (_, None) => Ok(Delivery::NotRunning),
         }
     }
 
@@ -513,45 +513,38 @@ impl<D> Controller<D> {
     async fn find(&self) -> Result<Option<Process>> {
         let begun = Instant::now();
         loop {
-            match self.standing().await? {
-                Standing::Stopped => return Ok(None),
-                Standing::Running(pid) => {
-                    if let Some(process) = self.prove(pid).await? {
-                        return Ok(Some(process));
-                    }
-                }
-                Standing::Between if begun.elapsed() > self.settings.start_timeout => return Err(self.stuck()),
-                Standing::Between => {}
+            match self.hold().await? {
+                (Standing::Stopped, _) => return Ok(None),
+                (_, Some(process)) => return Ok(Some(process)),
+                (Standing::Between, None) if begun.elapsed() > self.settings.start_timeout => return Err(self.stuck()),
+                (_, None) => {}
             }
             Timer::after(LOOK_AGAIN).await;
         }
     }
 
-    /// A handle to the process that holds the identity lock: the same answer before and after taking hold of it.
-    async fn prove(&self, pid: u32) -> Result<Option<Process>> {
-        let process = match Process::open(pid) {
-            Ok(process) => process,
-            Err(error) if error.is_not_found() => return Ok(None),
-            Err(error) => return Err(error),
-        };
-        let is_same = self.standing().await? == Standing::Running(pid);
-        Ok(is_same.then_some(process))
+    /// What the locks say, and a handle to the process that holds the identity lock: the same answer before and after taking
+    /// hold of it. All in one go, since each way to another thread and back is time that a stop takes.
+    async fn hold(&self) -> Result<(Standing, Option<Process>)> {
+        let settings = Arc::clone(&self.settings);
+        LOOKING
+            .run(move || {
+                let standing = look(&settings)?;
+                let Standing::Running(pid) = standing else { return Ok((standing, None)) };
+                let process = match Process::open(pid) {
+                    Ok(process) => process,
+                    Err(error) if error.is_not_found() => return Ok((standing, None)),
+                    Err(error) => return Err(error),
+                };
+                let is_same = look(&settings)? == standing;
+                Ok((standing, is_same.then_some(process)))
+            })
+            .await
     }
 
     async fn standing(&self) -> Result<Standing> {
         let settings = Arc::clone(&self.settings);
-        LOOKING
-            .run(move || {
-                let place = settings.place(settings.names_another_user())?;
-                if let Some(own) = place.own_standing() {
-                    return Ok(own);
-                }
-                match place.open_to_look()? {
-                    Some(mut files) => files.standing(),
-                    None => Ok(Standing::Stopped),
-                }
-            })
-            .await
+        LOOKING.run(move || look(&settings)).await
     }
 
     /// Removes what a killed daemon has left, unless somebody starts it anew already.
@@ -573,6 +566,18 @@ impl<D> Controller<D> {
             self.settings.start_timeout
         );
         Error::new(ErrorKind::Unverifiable, message)
+    }
+}
+
+/// Opens files, so not for an executor.
+fn look(settings: &Settings) -> Result<Standing> {
+    let place = settings.place(settings.names_another_user())?;
+    if let Some(own) = place.own_standing() {
+        return Ok(own);
+    }
+    match place.open_to_look()? {
+        Some(mut files) => files.standing(),
+        None => Ok(Standing::Stopped),
     }
 }
 

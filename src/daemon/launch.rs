@@ -16,7 +16,6 @@ use std::time::Duration;
 use async_io::Timer;
 use futures_lite::future;
 
-use crate::background;
 use crate::daemon::handshake::{self, Answer, Hello, Orders, STAGE_1, Stage, VERSION, Whom};
 use crate::daemon::identity::Claim;
 use crate::daemon::line::Line;
@@ -29,7 +28,7 @@ use crate::sys::descriptors::{self, PipeEnd};
 use crate::sys::{self, Blueprint, Identity, Source};
 use crate::users::becoming::Becoming;
 
-static LAUNCHING: Slots = Slots::new();
+pub(crate) static LAUNCHING: Slots = Slots::new();
 
 /// How much of what the daemon writes before it is ready is kept.
 const TAIL: usize = 16 * 1024;
@@ -43,7 +42,16 @@ const ENDS_WITHIN: Duration = Duration::from_millis(100);
 /// What is likely when there was no first stage, but an ordinary run of the program.
 const NO_INIT: &str = "; is `deluxe_process::daemon::init()` the first thing in `main`?";
 
-/// The starter's end of a launch that has begun.
+/// A launch that has begun.
+pub(crate) struct Stages {
+    begun: Begun,
+    /// The second stage's end of its line, for the first one to hand on.
+    for_second: OwnedFd,
+    /// As the starter means it: the daemon works in another directory.
+    log_file: Option<PathBuf>,
+}
+
+/// The starter's end of it.
 struct Begun {
     first_line: Line,
     second_line: Line,
@@ -55,17 +63,14 @@ struct Begun {
 }
 
 /// Starts the daemon whose launch lock is ours; gives its number when it is ready.
-pub(crate) async fn launch(claim: Claim, settings: &Settings, arguments: &[u8], time: Duration) -> Result<u32> {
-    background::ensure_started()?;
-    // The daemon works in another directory.
-    let log_file = settings.log_file.as_deref().map(std::path::absolute).transpose().map_err(|error| {
-        Error::io(format!("the daemon `{}` was not started: its log file's path can't be used", settings.name), error)
-    })?;
-    let (begun, for_second) = {
-        let name = settings.name;
-        let environment = settings.environment(claim.another.as_ref().map(|(becoming, _)| &**becoming));
-        LAUNCHING.run(move || begin(name, environment)).await?
-    };
+pub(crate) async fn launch(
+    claim: Claim,
+    stages: Stages,
+    settings: &Settings,
+    arguments: &[u8],
+    time: Duration,
+) -> Result<u32> {
+    let Stages { begun, for_second, log_file } = stages;
     let mut talk = Talk {
         settings,
         claim: Some(claim),
@@ -138,7 +143,19 @@ impl From<io::Error> for Outcome {
     }
 }
 
-/// Gives also the second stage's end of its line, for the first one to hand on.
+impl Stages {
+    /// Begins the first one. Executes a program, so not for an executor.
+    pub(crate) fn begin(claim: &Claim, settings: &Settings) -> Result<Stages> {
+        let log_file = settings.log_file.as_deref().map(std::path::absolute).transpose().map_err(|error| {
+            let name = settings.name;
+            Error::io(format!("the daemon `{name}` was not started: its log file's path can't be used"), error)
+        })?;
+        let environment = settings.environment(claim.another.as_ref().map(|(becoming, _)| &**becoming));
+        let (begun, for_second) = begin(settings.name, environment)?;
+        Ok(Stages { begun, for_second, log_file })
+    }
+}
+
 fn begin(name: &'static str, environment: Vec<(OsString, OsString)>) -> Result<(Begun, OwnedFd)> {
     let failed = |what: &'static str| {
         move |error: io::Error| Error::io(format!("the daemon could not be started: {what}"), error)
