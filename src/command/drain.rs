@@ -35,7 +35,7 @@ pub(super) struct Drain {
     is_truncated: bool,
     is_enlarged: bool,
     total: usize,
-    tee: Option<Tee>,
+    tee: Option<Box<Tee>>,
 }
 
 enum Keep {
@@ -94,7 +94,7 @@ impl Drain {
     /// Passes on what is read.
     pub(super) fn tee(mut self, own: Own) -> Drain {
         if self.end.is_some() {
-            self.tee = Some(Tee::new(own));
+            self.tee = Some(Box::new(Tee::new(own)));
         }
         self
     }
