@@ -386,6 +386,7 @@ impl Tee {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sys::descriptors;
     use futures_lite::future;
     use std::fs::File;
 
