@@ -128,7 +128,7 @@ impl NoOutcome {
         match *self {}
     }
 
-    pub(crate) async fn left(&self) -> io::Result<()> {
+    pub(crate) async fn left<F: Future<Output = ()>>(&self, _a_while: impl Fn() -> F) -> io::Result<()> {
         match *self {}
     }
 }

@@ -160,9 +160,8 @@ impl Drain {
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
-            if self.is_early {
+            if std::mem::take(&mut self.is_early) {
                 ready!(end.poll_readable(cx)).map_err(Trouble::Failed)?;
-                self.is_early = false;
             }
             let buffer = match &mut self.keep {
                 Keep::Lines(lines) if lines.has_line() => return Poll::Pending,

@@ -172,7 +172,10 @@ fn can_be_begun(command: &Command) -> bool {
 /// A child that was begun, once it runs its program.
 async fn executed(mut launched: Launched, command: &Arc<Command>) -> Result<Launched> {
     let Some(outcome) = launched.outcome.take() else { return Ok(launched) };
-    outcome.left().await.map_err(|error| Error::io("could not be awaited while it was started", error))?;
+    outcome
+        .left(background::a_while)
+        .await
+        .map_err(|error| Error::io("could not be awaited while it was started", error))?;
     match outcome.refusal() {
         None => Ok(launched),
         Some(refusal) => {

@@ -3,12 +3,15 @@
 //! pidfd_open(2) and `waitid(P_PIDFD)` need Linux 5.4, `PIDFD_GET_INFO` with exit status 6.15, the group flag of
 //! pidfd_send_signal(2) 6.9; what is missing is asked of the kernel each time, because only it knows.
 
+use std::future::poll_fn;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
+use std::pin::pin;
 use std::process::ExitStatus;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
+use std::task::Poll;
 
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions, WaitIdStatus};
@@ -242,22 +245,26 @@ impl Pidfd {
     }
 
     pub(crate) async fn exit(&self) -> io::Result<Exit> {
-        if self.is_just_begun.swap(false, Ordering::Relaxed) {
-            self.fd.readable().await?;
-        }
-        loop {
-            if let Some(exit) = self.try_exit()? {
-                return Ok(exit);
-            }
-            self.fd.readable().await?;
-        }
+        self.until(|| if self.is_just_begun.swap(false, Ordering::Relaxed) { Ok(None) } else { self.try_exit() }).await
     }
 
     pub(crate) async fn ended(&self) -> io::Result<()> {
-        while !self.has_ended()? {
-            self.fd.readable().await?;
+        self.until(|| Ok(self.has_ended()?.then_some(()))).await
+    }
+
+    /// Looks each time it is polled, and not only when async-io calls the pidfd readable: an event that comes amid the turn
+    /// of the reactor in which it was asked for wakes the task, but counts as an older one, and would cost another turn.
+    async fn until<T>(&self, mut look: impl FnMut() -> io::Result<Option<T>>) -> io::Result<T> {
+        loop {
+            let mut readable = pin!(self.fd.readable());
+            let looked = poll_fn(|cx| match look() {
+                Ok(None) => readable.as_mut().poll(cx).map_ok(|()| None),
+                result => Poll::Ready(result),
+            });
+            if let Some(found) = looked.await? {
+                return Ok(found);
+            }
         }
-        Ok(())
     }
 
     pub(crate) fn signal(&self, signal: i32) -> io::Result<bool> {

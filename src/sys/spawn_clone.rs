@@ -27,19 +27,20 @@
 use std::arch::asm;
 use std::cell::UnsafeCell;
 use std::ffi::{CStr, CString};
+use std::future::poll_fn;
 use std::io;
 use std::mem::{MaybeUninit, size_of};
 use std::num::NonZeroUsize;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
+use std::pin::pin;
 use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
+use std::task::Poll;
 use std::thread;
-use std::time::Duration;
 
-use async_io::Timer;
 use futures_lite::future;
 use rustix::process::{Pid, WaitId, WaitIdOptions};
 
@@ -442,20 +443,29 @@ impl Outcome {
     }
 
     /// Waits until it executes its program, or can't; for a child that was begun with a notice.
-    pub(crate) async fn left(&self) -> io::Result<()> {
-        let mut pause = Duration::from_millis(1);
+    ///
+    /// A fork of this program that somebody else made at the wrong moment keeps the pipe open for as long as it likes. Only
+    /// then is there something to look for after `a_while`.
+    pub(crate) async fn left<F: Future<Output = ()>>(&self, a_while: impl Fn() -> F) -> io::Result<()> {
         while !self.has_left() {
-            // A fork of this program that somebody else made at the wrong moment keeps the pipe open for as long as it
-            // likes. Only then is there something to look for in between.
-            let looked = async {
-                Timer::after(pause).await;
-                Ok(())
-            };
-            match &self.notice {
-                Some(notice) => future::or(notice.readable(), looked).await?,
-                None => looked.await?,
-            }
-            pause = (pause * 2).min(Duration::from_millis(100));
+            let mut noticed = pin!(async {
+                match &self.notice {
+                    Some(notice) => notice.readable().await,
+                    None => future::pending().await,
+                }
+            });
+            let mut looked = pin!(a_while());
+            // At every wake-up, whatever it was for.
+            let woken = poll_fn(|cx| {
+                if self.has_left() {
+                    return Poll::Ready(Ok(()));
+                }
+                match noticed.as_mut().poll(cx) {
+                    Poll::Pending => looked.as_mut().poll(cx).map(Ok),
+                    noticed => noticed,
+                }
+            });
+            woken.await?;
         }
         Ok(())
     }
