@@ -175,7 +175,11 @@ impl Meter {
     }
 
     /// Lets all of them end while all of them are awaited.
-    async fn until_all_ended<F: Future<Output = ()>>(mut self, waits: impl Iterator<Item = F>, end: OwnedFd) -> Vec<f64> {
+    async fn until_all_ended<F: Future<Output = ()>>(
+        mut self,
+        waits: impl Iterator<Item = F>,
+        end: OwnedFd,
+    ) -> Vec<f64> {
         let mut waits: FuturesUnordered<F> = waits.collect();
         assert!(future::poll_once(waits.next()).await.is_none(), "a child has ended before its time");
         let half = waits.len() / 2;

@@ -42,7 +42,8 @@ pub(crate) fn of(results: &Results) -> String {
 
 /// Every row in which a peer was ahead, and every goal that was missed.
 fn losses(results: &Results) -> String {
-    let is_lost = |record: &&Record| record.is_held == Some(false) || (record.is_against_a_peer() && record.ratio > 1.0);
+    let is_lost =
+        |record: &&Record| record.is_held == Some(false) || (record.is_against_a_peer() && record.ratio > 1.0);
     let line = |record: &Record| {
         let goal = table::goal(record);
         let goal = if goal.is_empty() { String::new() } else { format!(" (goal: {goal})") };

@@ -4,7 +4,7 @@
 //! the wait. The kernel's part in it is the raw poll of a pidfd, which nobody can be faster than.
 
 use std::io::{BufRead, BufReader, Write};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
@@ -13,12 +13,12 @@ use std::time::{Duration, Instant};
 use async_io::Async;
 use rustix::event::{PollFd, PollFlags};
 use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
-use tokio::io::unix::AsyncFd;
 
 use crate::children;
 use crate::executors::{Tokio, block_on};
 use crate::harness::{Race, median};
 use crate::python::Interpreter;
+use crate::raw;
 use crate::record::Unit::Seconds;
 use crate::roles;
 use crate::session::Session;
@@ -60,7 +60,7 @@ impl Killer {
 
     /// From the kill to the end of the wait.
     fn measure(&self, pid: u32, wait: impl FnOnce() -> Instant) -> f64 {
-        self.orders.send(pid.cast_signed()).expect("the killer is there");
+        self.orders.send(number(pid)).expect("the killer is there");
         let awake = wait();
         awake.duration_since(self.kills.recv().expect("the killer says when")).as_secs_f64()
     }
@@ -106,10 +106,10 @@ fn of_a_child(session: &Session) {
             let pidfd = pidfd_of(child.id());
             killer.measure(child.id(), || {
                 poll(&pidfd);
-                rustix::process::waitid(WaitId::PidFd((&pidfd).into()), WaitIdOptions::EXITED).unwrap();
+                rustix::process::waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED).unwrap();
                 let now = Instant::now();
-                // It has been reaped already, so std has nothing to wait for.
-                drop(child.stdin.take());
+                // It has been reaped already, so there is nothing to wait for, which std does not know.
+                let _ = child.wait();
                 now
             })
         })
@@ -154,15 +154,15 @@ fn of_a_child(session: &Session) {
         })
     });
     let samples = race.run(session.rounds(25));
-    let peers = [
-        ("pidfd poll", GOAL),
-        ("std", None),
-        ("async-process", None),
-        ("tokio ct", None),
-        ("tokio mt", None),
-    ];
+    let peers = [("pidfd poll", GOAL), ("std", None), ("async-process", None), ("tokio ct", None), ("tokio mt", None)];
     session.report("exit of a child", Seconds, &samples, "ours", &peers);
-    session.report("exit of a child", Seconds, &samples, "ours in tokio ct", &[("pidfd poll", GOAL), ("tokio ct", None)]);
+    session.report(
+        "exit of a child",
+        Seconds,
+        &samples,
+        "ours in tokio ct",
+        &[("pidfd poll", GOAL), ("tokio ct", None)],
+    );
 }
 
 async fn tokio_awaited(child: &mut tokio::process::Child) -> Instant {
@@ -171,8 +171,12 @@ async fn tokio_awaited(child: &mut tokio::process::Child) -> Instant {
     Instant::now()
 }
 
+fn number(pid: u32) -> i32 {
+    pid.try_into().expect("a process's number")
+}
+
 fn pidfd_of(pid: u32) -> OwnedFd {
-    let pid = Pid::from_raw(pid.cast_signed()).expect("a process's number");
+    let pid = Pid::from_raw(number(pid)).expect("a process's number");
     rustix::process::pidfd_open(pid, PidfdFlags::NONBLOCK).expect("the process is there")
 }
 
@@ -274,7 +278,7 @@ fn of_a_stranger(session: &Session) {
     race.add("pidfd in tokio ct", || {
         several(session, || {
             let pid = bear();
-            let pidfd = tokio.current(async { AsyncFd::new(pidfd_of(pid)).unwrap() });
+            let pidfd = tokio.current(async { raw::watched_by_tokio(pidfd_of(pid)) });
             killer.measure(pid, || {
                 tokio.current(async {
                     drop(pidfd.readable().await.unwrap());

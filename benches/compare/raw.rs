@@ -10,6 +10,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::ptr;
 
+use tokio::io::unix::AsyncFd;
+
 /// `posix_spawn` and `waitpid`, with all that can be made before the first call made there.
 pub(crate) struct Spawner {
     program: CString,
@@ -91,6 +93,12 @@ pub(crate) fn read_signal(signalfd: &OwnedFd) {
     // SAFETY: there is room for what the descriptor gives, and the buffer is not read.
     let count = unsafe { libc::read(signalfd.as_raw_fd(), info.as_mut_ptr().cast(), size) };
     assert_eq!(usize::try_from(count), Ok(size), "{}", io::Error::last_os_error());
+}
+
+/// A descriptor that tokio's driver watches; to be called inside its runtime.
+pub(crate) fn watched_by_tokio(descriptor: OwnedFd) -> AsyncFd<OwnedFd> {
+    // SAFETY: an owned descriptor stays open, and the same, until it is dropped, which takes it off the driver first.
+    unsafe { AsyncFd::register(descriptor) }.expect("the driver has room")
 }
 
 /// The processor time that this process has used, in seconds; that of its children is not in it.

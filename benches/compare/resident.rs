@@ -54,9 +54,8 @@ pub(crate) fn run(session: &Session) {
     let tokio = Tokio::new();
     let ballast = Ballast::new(session.size(2 * GIB, GIB / 4));
     let folder = program.parent().expect("it is in a folder").as_os_str();
-    let path = env::join_paths(
-        [folder.into()].into_iter().chain(env::split_paths(&env::var_os("PATH").unwrap_or_default())),
-    );
+    let path =
+        env::join_paths([folder.into()].into_iter().chain(env::split_paths(&env::var_os("PATH").unwrap_or_default())));
     let path: OsString = path.expect("a path of paths");
     let name = program.file_name().expect("it is a file");
     // What does not fork is too fast to be seen once.
@@ -158,5 +157,11 @@ pub(crate) fn run(session: &Session) {
     session.report(&case("PATH set and a bare name"), Seconds, &samples, "ours, PATH set", &with_path);
     let as_nobody = [("tokio ct, as nobody", None), ("ours, plain", LIKE_PLAIN)];
     session.report(&case("as another user"), Seconds, &samples, "ours, as nobody", &as_nobody);
-    session.report(&case("in a group of its own"), Seconds, &samples, "ours, own group", &[("ours, plain", LIKE_PLAIN)]);
+    session.report(
+        &case("in a group of its own"),
+        Seconds,
+        &samples,
+        "ours, own group",
+        &[("ours, plain", LIKE_PLAIN)],
+    );
 }

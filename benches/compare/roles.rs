@@ -12,7 +12,11 @@ pub(crate) const ROLE: &str = "--role";
 pub(crate) fn argv(role: &str, arguments: &[&str]) -> Vec<String> {
     let program = std::env::current_exe().expect("this program is somewhere");
     let program = program.to_str().expect("cargo's folders have ordinary names").to_owned();
-    [&program, ROLE, role].into_iter().map(|text| text.to_owned()).chain(arguments.iter().map(|text| (*text).to_owned())).collect()
+    [&program, ROLE, role]
+        .into_iter()
+        .map(|text| text.to_owned())
+        .chain(arguments.iter().map(|text| (*text).to_owned()))
+        .collect()
 }
 
 /// Starts a role, and gives the figures that it has found.

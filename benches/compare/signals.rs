@@ -99,9 +99,7 @@ fn latency(session: &Session) {
 
     let mut race = Race::new();
     race.add("ours", || sender.measure(libc::SIGUSR1, count, || block_on(next(&mut ours))));
-    race.add("ours in tokio ct", || {
-        sender.measure(libc::SIGUSR2, count, || tokio.current(next(&mut ours_in_tokio)))
-    });
+    race.add("ours in tokio ct", || sender.measure(libc::SIGUSR2, count, || tokio.current(next(&mut ours_in_tokio))));
     race.add("signalfd", || {
         sender.measure(RAW, count, || {
             raw::read_signal(&raw);

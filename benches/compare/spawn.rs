@@ -27,7 +27,14 @@ pub(crate) fn run(session: &Session) {
     for (name, program) in children {
         let Some(program) = program else { continue };
         let count = session.size(20, 5);
-        spawn_and_wait(session, &format!("{name}, one at a time"), &program, Way::InTurn(count), &tokio, &mut interpreters);
+        spawn_and_wait(
+            session,
+            &format!("{name}, one at a time"),
+            &program,
+            Way::InTurn(count),
+            &tokio,
+            &mut interpreters,
+        );
         let way = Way::Together(64);
         spawn_and_wait(session, &format!("{name}, 64 at a time"), &program, way, &tokio, &mut interpreters);
         output(session, &format!("{name}, `output()`"), &program, count, &tokio, &mut interpreters);
@@ -157,23 +164,19 @@ fn with_duct(program: &Path, way: Way) {
         Way::InTurn(count) => (0..count).for_each(|_| drop(command().run().unwrap())),
         Way::Together(count) => {
             let children: Vec<duct::Handle> = (0..count).map(|_| command().start().unwrap()).collect();
-            children.iter().for_each(|child| drop(child.wait().unwrap()));
+            for child in &children {
+                child.wait().unwrap();
+            }
         }
     }
 }
 
 /// All three streams as pipes, and the end of all of that awaited.
-fn output(
-    session: &Session,
-    case: &str,
-    program: &Path,
-    count: usize,
-    tokio: &Tokio,
-    interpreters: &mut Interpreters,
-) {
+fn output(session: &Session, case: &str, program: &Path, count: usize, tokio: &Tokio, interpreters: &mut Interpreters) {
     let each = count as f64;
     let way = Way::InTurn(count);
-    let shown = program.display();
+    let shown = program.display().to_string();
+    let shown = &shown;
     let mut race = Race::new();
     race.add("ours", || timed(|| block_on(way.drive(|| our_output(program.into())))) / each);
     race.add("ours in tokio ct", || timed(|| tokio.current(way.drive(|| our_output(program.into())))) / each);
@@ -204,7 +207,8 @@ fn output(
         race.add("the seed", move || seed.ask(&format!("seed_output\t{shown}\t{count}")) / each);
     }
     let samples = race.run(session.rounds(20));
-    let peers = ["std", "async-process", "tokio ct", "tokio mt", "duct", "asyncio", "the seed"].map(|peer| (peer, None));
+    let peers =
+        ["std", "async-process", "tokio ct", "tokio mt", "duct", "asyncio", "the seed"].map(|peer| (peer, None));
     session.report(case, Seconds, &samples, "ours", &peers);
     session.report(case, Seconds, &samples, "ours in tokio ct", &[("tokio ct", None)]);
 }

@@ -56,9 +56,7 @@ pub(crate) fn run(session: &Session) {
     race.add_all("tokio ct", || tokio.current(lateness(of_tokio(&program, count, Between::Nothing))));
     race.add_all("tokio ct, yielding", || tokio.current(lateness(of_tokio(&program, count, Between::Yield))));
     race.add_all("async-process", || block_on(lateness(of_async_process(&program, count, Between::Nothing))));
-    race.add_all("async-process, yielding", || {
-        block_on(lateness(of_async_process(&program, count, Between::Yield)))
-    });
+    race.add_all("async-process, yielding", || block_on(lateness(of_async_process(&program, count, Between::Yield))));
     let [medians, most] = race.run_all(session.rounds(15));
     session.report(
         "lateness of a 1 ms ticker, median",
@@ -80,8 +78,7 @@ pub(crate) fn run(session: &Session) {
         "ours in tokio ct",
         &[("tokio ct", Some(1.0 / 5.0))],
     );
-    let peers =
-        ["tokio ct", "tokio ct, yielding", "async-process", "async-process, yielding"].map(|peer| (peer, None));
+    let peers = ["tokio ct", "tokio ct, yielding", "async-process", "async-process, yielding"].map(|peer| (peer, None));
     session.report("lateness of a 1 ms ticker, the most", Seconds, &most, "ours", &peers);
 }
 

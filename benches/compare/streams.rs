@@ -27,8 +27,7 @@ type Argv = Vec<String>;
 
 pub(crate) fn run(session: &Session) {
     let tokio = Tokio::new();
-    let mut asyncio =
-        Interpreter::asyncio().map_err(|why| session.skip(&format!("asyncio: {why}"))).ok();
+    let mut asyncio = Interpreter::asyncio().map_err(|why| session.skip(&format!("asyncio: {why}"))).ok();
     let mut seed = Interpreter::seed().map_err(|why| session.skip(&format!("the seed: {why}"))).ok();
     drain(session, session.size(1024, 32) * MIB, &tokio, asyncio.as_mut());
     capture(session, session.size(256, 16) * MIB, &tokio, asyncio.as_mut(), seed.as_mut());
@@ -131,7 +130,9 @@ fn capture(
         timed(|| block_on(async_process::Command::new(&argv[0]).args(&argv[1..]).output()).unwrap())
     });
     race.add("tokio ct", || {
-        timed(|| tokio.current(async { tokio::process::Command::new(&argv[0]).args(&argv[1..]).output().await.unwrap() }))
+        timed(|| {
+            tokio.current(async { tokio::process::Command::new(&argv[0]).args(&argv[1..]).output().await.unwrap() })
+        })
     });
     race.add("duct", || timed(|| duct::cmd(&argv[0], &argv[1..]).stdout_capture().run().unwrap()));
     if let Some(asyncio) = asyncio {

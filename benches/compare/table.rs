@@ -8,7 +8,8 @@ const HEADS: [&str; 8] = ["bench", "case", "ours", "peer", "", "ratio", "quartil
 
 /// Everything, for a terminal.
 pub(crate) fn of_all(results: &Results) -> String {
-    let rows: Vec<Vec<String>> = results.records().map(|record| [vec![record.bench.clone()], row(record)].concat()).collect();
+    let rows: Vec<Vec<String>> =
+        results.records().map(|record| [vec![record.bench.clone()], row(record)].concat()).collect();
     let mut text = aligned(&HEADS, &rows);
     text.push_str("ratio: ours / peer, the median over the rounds; lower is better\n");
     for (bench, why) in results.skipped() {
@@ -34,7 +35,8 @@ fn row(record: &Record) -> Vec<String> {
         Some(how) => format!("{} ({})", record.case, how.trim_start_matches([',', ' '])),
     };
     let [low, high] = record.quartiles;
-    let spread = if record.rounds > 1 { format!("{}–{}", three_digits(low), three_digits(high)) } else { String::new() };
+    let spread =
+        if record.rounds > 1 { format!("{}–{}", three_digits(low), three_digits(high)) } else { String::new() };
     vec![
         case,
         record.unit.show(record.ours),
