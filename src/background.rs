@@ -5,7 +5,7 @@
 //! and nothing is given to it there.
 
 use std::panic::catch_unwind;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 
@@ -18,15 +18,15 @@ use crate::sys::threads;
 
 static EXECUTOR: Executor<'static> = Executor::new();
 
-/// The process that the thread lives in; 0 before there is one.
-static OWNER: AtomicU32 = AtomicU32::new(0);
+/// There is a thread, in this process or in the one that it was copied from.
+static IS_STARTED: AtomicBool = AtomicBool::new(false);
 
 /// Starts the thread unless it runs.
 pub(crate) fn ensure_started() -> Result<()> {
     static STARTING: Mutex<()> = Mutex::new(());
-    if OWNER.load(Ordering::Acquire) == 0 {
+    if !IS_STARTED.load(Ordering::Acquire) {
         let _starting = STARTING.lock().unwrap_or_else(PoisonError::into_inner);
-        if OWNER.load(Ordering::Acquire) == 0 {
+        if !IS_STARTED.load(Ordering::Acquire) {
             start()?;
         }
     }
@@ -51,13 +51,13 @@ fn start() -> Result<()> {
         .name("deluxe-process".into())
         .spawn(run)
         .map_err(|error| Error::io("could not start the background thread", error))?;
-    OWNER.store(std::process::id(), Ordering::Release);
+    IS_STARTED.store(true, Ordering::Release);
     Ok(())
 }
 
 /// Whether this is the process that the thread was started in.
 pub(crate) fn is_ours() -> bool {
-    OWNER.load(Ordering::Acquire) == std::process::id()
+    IS_STARTED.load(Ordering::Acquire) && threads::is_original()
 }
 
 /// Leaves work to the thread, for good.

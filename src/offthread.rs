@@ -43,6 +43,11 @@ impl Slots {
         .await
     }
 
+    /// Whether nothing runs, or is about to.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.running().is_empty()
+    }
+
     async fn acquire(&'static self) -> Slot {
         loop {
             let freed = self.freed.listen();

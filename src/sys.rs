@@ -117,6 +117,18 @@ pub(crate) enum Source {
     Stdout,
 }
 
+/// Where there is nothing to be told.
+#[cfg(not(all(target_os = "linux", target_arch = "x86_64", not(deluxe_process_force_posix_spawn))))]
+#[derive(Debug)]
+pub(crate) enum NoOutcome {}
+
+#[cfg(not(all(target_os = "linux", target_arch = "x86_64", not(deluxe_process_force_posix_spawn))))]
+impl NoOutcome {
+    pub(crate) fn refusal(&self) -> Option<Refusal> {
+        match *self {}
+    }
+}
+
 /// How a process ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Exit {
@@ -148,6 +160,32 @@ pub(crate) fn spawn(blueprint: &Blueprint) -> Result<Handle, Refusal> {
         }
     }
     Ok(exit_portable::spawn(blueprint).map(Handle::Portable)?)
+}
+
+/// What became of a child that was begun. Where nothing can be begun there is none.
+#[cfg(all(target_os = "linux", target_arch = "x86_64", not(deluxe_process_force_posix_spawn)))]
+pub(crate) type Outcome = spawn_clone::Outcome;
+#[cfg(not(all(target_os = "linux", target_arch = "x86_64", not(deluxe_process_force_posix_spawn))))]
+pub(crate) type Outcome = NoOutcome;
+
+/// Starts a child and waits for nothing, not even for the program to be executed: the first of the blueprint's and `others`
+/// that can be, as execvp(3) chooses. `None` when that can't be done here or now; [`spawn`] will say why, if it has to.
+///
+/// Before its end the child may still be on its way to its program, so it must not have been asked for a group of its own:
+/// a signal to that would reach this program's.
+pub(crate) fn begin(blueprint: &Blueprint, others: &[PathBuf]) -> Option<(Handle, Outcome)> {
+    #[cfg(all(target_os = "linux", target_arch = "x86_64", not(deluxe_process_force_posix_spawn)))]
+    {
+        match uses_portable_engine() {
+            Ok(false) => spawn_clone::begin(blueprint, others),
+            _ => None,
+        }
+    }
+    #[cfg(not(all(target_os = "linux", target_arch = "x86_64", not(deluxe_process_force_posix_spawn))))]
+    {
+        let _ = (blueprint, others);
+        None
+    }
 }
 
 /// Starts a child that this process does not wait for, because it ends first; with a pidfd where one can be had.

@@ -12,11 +12,12 @@ use async_io::Timer;
 use crate::command::Command;
 use crate::command::drain::{Drain, Own, Trouble};
 use crate::command::input::{Feed, Supply};
-use crate::command::launch::{Clock, Launched, Unsaid, handed_over, launch};
+use crate::command::launch::{self, Clock, Launched, Unsaid, Until, handed_over, launch};
 use crate::command::launcher::{self, Switch};
 use crate::command::output::OutputLimit;
 use crate::error::{Error, ErrorKind, Result};
 use crate::process::{Leash, Process, Wait, stop};
+use crate::sys::Outcome;
 use crate::sys::descriptors::PipeEnd;
 use crate::trace;
 
@@ -49,6 +50,7 @@ pub(super) struct Capture {
     /// Set when all is over but the question whose word the exit status is.
     over: Option<bool>,
     switch: Option<Arc<Switch>>,
+    outcome: Option<Outcome>,
     is_heard: bool,
     line: Arc<str>,
 }
@@ -109,13 +111,15 @@ impl Capture {
     /// Starts the command.
     pub(super) async fn start(command: Arc<Command>, unsaid: Unsaid, streaming: Streaming) -> Result<Capture> {
         let supply = command.input.take().map_err(|error| error.with_command(command.to_string()))?;
-        let launched = launch(&command, unsaid).await?;
+        // Who sees what the command does while it runs is told first that it does.
+        let until = if streaming == Streaming::Nothing { Until::End } else { Until::Execution };
+        let launched = launch(&command, unsaid, until).await?;
         Ok(Capture::of(launched, handed_over(command), supply, streaming))
     }
 
     /// Takes over a child that runs. What is not asked for is still read, so that the child does not block on it.
     pub(super) fn of(launched: Launched, command: Arc<Command>, supply: Supply, streaming: Streaming) -> Capture {
-        let Launched { process, stdin, stdout, stderr, leash, clock, line, switch } = launched;
+        let Launched { process, stdin, stdout, stderr, leash, clock, line, switch, outcome } = launched;
         let is_heard = if command.merge_stderr { stdout.is_some() } else { stderr.is_some() };
         let explanation = Some(OutputLimit::tail(EXPLANATION));
         let mut stdout = match streaming {
@@ -143,15 +147,19 @@ impl Capture {
             grace: None,
             over: None,
             switch,
+            outcome,
             is_heard,
             line,
         }
     }
 
     /// Runs to the end.
-    pub(super) async fn finish(mut self) -> Finished {
+    pub(super) async fn finish(mut self) -> Result<Finished> {
         let is_incomplete = std::future::poll_fn(|cx| self.poll(cx)).await;
-        self.into_finished(is_incomplete)
+        match self.outcome.as_ref().and_then(Outcome::refusal) {
+            Some(refusal) => Err(launch::explain(refusal, self.command, self.clock, &self.line).await),
+            None => Ok(self.into_finished(is_incomplete)),
+        }
     }
 
     /// Ready when all is over, saying whether a pipe was still held open then. Lines that were read meanwhile are in the drains, and

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use async_io::Timer;
 use futures_lite::future;
 
-use crate::command::capture::{Capture, Finished, Streaming};
+use crate::command::capture::{Capture, Streaming};
 use crate::command::input::Input;
 use crate::command::launch::{Clock, Launched};
 use crate::command::launcher::{self, Switch};
@@ -65,7 +65,7 @@ fn take(end: &Mutex<Option<PipeEnd>>) -> Option<PipeEnd> {
 
 impl Child {
     pub(super) fn new(launched: Launched, command: Arc<Command>) -> Child {
-        let Launched { process, stdin, stdout, stderr, leash, clock, line, switch } = launched;
+        let Launched { process, stdin, stdout, stderr, leash, clock, line, switch, outcome: _ } = launched;
         let mut leash = if command.stop_on_drop { leash } else { leash.loosen() };
         let pipes = Pipes { stdin: Mutex::new(stdin), stdout: Mutex::new(stdout), stderr: Mutex::new(stderr) };
         let pipes = Arc::new(pipes);
@@ -183,10 +183,11 @@ impl Child {
                 clock: self.clock,
                 line: Arc::clone(&self.line),
                 switch: self.switch.clone(),
+                outcome: None,
             };
             let supply = Input::None.take()?;
             let capture = Capture::of(launched, Arc::clone(&self.command), supply, Streaming::Nothing);
-            Finished::into_output(capture.finish().await)
+            capture.finish().await?.into_output()
         })
     }
 

@@ -1,7 +1,8 @@
 //! From a command to a running child: validation and look-up, streams, the spawn itself, and why it failed.
 //!
-//! All of it happens off-thread. What comes back is on a leash from the first moment, so that a future that was
-//! dropped meanwhile leaves no child behind.
+//! What can wait happens off-thread; a child that nothing has to be known of before its end, and that nothing has to be
+//! looked up for, is begun in place. What comes back is on a leash from the first moment, so that a future that was dropped
+//! meanwhile leaves no child behind.
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;
@@ -26,7 +27,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::offthread::Slots;
 use crate::process::{Deputy, Leash, Process};
 use crate::sys::descriptors::{self, PipeEnd};
-use crate::sys::{self, Blueprint, Source};
+use crate::sys::{self, Blueprint, Identity, Outcome, Refusal, Source};
 use crate::trace;
 
 static SPAWNING: Slots = Slots::new();
@@ -40,6 +41,15 @@ pub(super) enum Unsaid {
     Capture,
 }
 
+/// What the caller has to know before it goes on.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Until {
+    /// That the program runs.
+    Execution,
+    /// Nothing: it waits for the end, and asks then.
+    End,
+}
+
 /// A child that runs, and our ends of its pipes.
 pub(super) struct Launched {
     pub(super) process: Process,
@@ -51,6 +61,8 @@ pub(super) struct Launched {
     pub(super) line: Arc<str>,
     /// What stands between us and the command, when something does.
     pub(super) switch: Option<Arc<Switch>>,
+    /// Where it is not known yet whether the program runs.
+    pub(super) outcome: Option<Outcome>,
 }
 
 /// When a run began, and when it has to be over.
@@ -90,7 +102,7 @@ impl Spawn {
             if command.tee {
                 return Err(refused("tee"));
             }
-            let launched = launch(&command, Unsaid::Inherit).await?;
+            let launched = launch(&command, Unsaid::Inherit, Until::Execution).await?;
             Ok(Child::new(launched, handed_over(command)))
         }))
     }
@@ -111,11 +123,16 @@ impl fmt::Debug for Spawn {
 }
 
 /// Starts the command, or says why not. Counts against the command's time.
-pub(super) async fn launch(command: &Arc<Command>, unsaid: Unsaid) -> Result<Launched> {
+pub(super) async fn launch(command: &Arc<Command>, unsaid: Unsaid, until: Until) -> Result<Launched> {
     let clock = Clock::new(command);
     let line: Arc<str> = command.to_string().into();
     let started = async {
         background::ensure_started()?;
+        if until == Until::End && can_be_begun(command) {
+            if let Some(launched) = begin_here(command, unsaid, clock, &line) {
+                return Ok(launched);
+            }
+        }
         let job = Arc::clone(command);
         let text = Arc::clone(&line);
         SPAWNING.run(move || launch_here(&job, unsaid, clock, text)).await
@@ -136,7 +153,26 @@ pub(super) async fn launch(command: &Arc<Command>, unsaid: Unsaid) -> Result<Lau
     };
     trace::spawning(&line, |launched: &Launched| launched.process.id(), in_time)
         .await
-        .map_err(|error| error.with_elapsed(clock.started.elapsed()).with_command(line.to_string()))
+        .map_err(|error| not_started(error, clock, &line))
+}
+
+fn not_started(error: Error, clock: Clock, line: &str) -> Error {
+    error.with_elapsed(clock.started.elapsed()).with_command(line.to_owned())
+}
+
+/// Whether the command needs neither the disk nor an account to be looked at, nor a group to be signalled. Not beside
+/// others that are being started: many at once would take the executor's thread for long.
+fn can_be_begun(command: &Command) -> bool {
+    command.user.is_none() && command.process_group.is_none() && SPAWNING.is_idle()
+}
+
+/// Why a child that was begun did not execute its program.
+pub(super) async fn explain(refusal: Refusal, command: Arc<Command>, clock: Clock, line: &str) -> Error {
+    let explain = move || match program(&command, command.environment.path()) {
+        Ok(program) => lookup::explain(refusal, &program, command.directory.as_deref()),
+        Err(error) => error,
+    };
+    not_started(SPAWNING.run(explain).await, clock, line)
 }
 
 /// The command without the files and the input that it was given. They are the child's from its start on: kept here,
@@ -160,21 +196,7 @@ fn launch_here(command: &Command, unsaid: Unsaid, clock: Clock, line: Arc<str>) 
         }
     };
     let mut pipes = Pipes::default();
-    let blueprint = Blueprint {
-        argv,
-        environment,
-        directory: command.directory.clone(),
-        stdin: pipes.stdin(command, unsaid)?,
-        stdout: pipes.output(command.stdout.as_ref(), unsaid, command.tee, Which::Stdout)?,
-        stderr: match command.merge_stderr {
-            true => Source::Stdout,
-            false => pipes.output(command.stderr.as_ref(), unsaid, command.tee, Which::Stderr)?,
-        },
-        process_group: command.process_group,
-        is_new_session: false,
-        identity,
-        program,
-    };
+    let blueprint = pipes.blueprint(command, unsaid, program, argv, environment, identity)?;
     let start = || {
         let handle = sys::spawn(&blueprint)
             .map_err(|refusal| lookup::explain(refusal, &blueprint.program, blueprint.directory.as_deref()))?;
@@ -184,10 +206,32 @@ fn launch_here(command: &Command, unsaid: Unsaid, clock: Clock, line: Arc<str>) 
         Ok(Process::launcher(handle, leads_group, Arc::clone(&line), Arc::clone(switch) as Arc<dyn Deputy>))
     };
     let leash = Leash::start(start, command.shutdown)?;
-    let process = leash.process().clone();
     // The child has its own copies; ours would keep its pipes open for ever.
     drop(blueprint);
-    Ok(Launched { process, stdin: pipes.stdin, stdout: pipes.stdout, stderr: pipes.stderr, leash, clock, line, switch })
+    Ok(pipes.launched(leash, clock, line, switch, None))
+}
+
+/// Starts the command without waiting for anything, where that can be done; otherwise nothing was done.
+fn begin_here(command: &Command, unsaid: Unsaid, clock: Clock, line: &Arc<str>) -> Option<Launched> {
+    validate(command).ok()?;
+    let programs = match &command.program {
+        Program::Found(path) => vec![path.clone()],
+        Program::Named(name) if lookup::is_path(name) => vec![name.into()],
+        Program::Named(name) => lookup::candidates(name, command.environment.path()),
+    };
+    let (first, others) = programs.split_first()?;
+    let mut pipes = Pipes::default();
+    let environment = command.environment.resolve();
+    let blueprint = pipes.blueprint(command, unsaid, first.clone(), argv(command), environment, None).ok()?;
+    let mut outcome = None;
+    let start = || {
+        let (handle, its_outcome) = sys::begin(&blueprint, others)?;
+        outcome = Some(its_outcome);
+        Some(Process::child(handle, false, Arc::clone(line)))
+    };
+    let leash = Leash::begin(start, command.shutdown)?;
+    drop(blueprint);
+    Some(pipes.launched(leash, clock, Arc::clone(line), None, outcome))
 }
 
 /// Refuses what the system would misunderstand, by name.
@@ -291,6 +335,44 @@ enum Which {
 }
 
 impl Pipes {
+    fn blueprint(
+        &mut self,
+        command: &Command,
+        unsaid: Unsaid,
+        program: PathBuf,
+        argv: Vec<OsString>,
+        environment: Option<Vec<(OsString, OsString)>>,
+        identity: Option<Identity>,
+    ) -> Result<Blueprint> {
+        Ok(Blueprint {
+            program,
+            argv,
+            environment,
+            directory: command.directory.clone(),
+            stdin: self.stdin(command, unsaid)?,
+            stdout: self.output(command.stdout.as_ref(), unsaid, command.tee, Which::Stdout)?,
+            stderr: match command.merge_stderr {
+                true => Source::Stdout,
+                false => self.output(command.stderr.as_ref(), unsaid, command.tee, Which::Stderr)?,
+            },
+            process_group: command.process_group,
+            is_new_session: false,
+            identity,
+        })
+    }
+
+    fn launched(
+        self,
+        leash: Leash,
+        clock: Clock,
+        line: Arc<str>,
+        switch: Option<Arc<Switch>>,
+        outcome: Option<Outcome>,
+    ) -> Launched {
+        let Pipes { stdin, stdout, stderr } = self;
+        Launched { process: leash.process().clone(), stdin, stdout, stderr, leash, clock, line, switch, outcome }
+    }
+
     fn stdin(&mut self, command: &Command, unsaid: Unsaid) -> Result<Source> {
         let choice = match &command.stdin {
             _ if command.input.is_given() => &Choice::Piped,

@@ -22,14 +22,24 @@ pub(super) fn is_path(program: &OsStr) -> bool {
     program.as_bytes().contains(&b'/')
 }
 
+/// What a search for a name comes upon, in this order; a relative path is meant from the working directory.
+pub(super) fn candidates(name: &OsStr, path: Option<OsString>) -> Vec<PathBuf> {
+    let path = path.unwrap_or_else(|| DEFAULT_PATH.into());
+    let place = |place: PathBuf| {
+        // An empty element is the working directory; a `.` keeps the result a path and not a bare name.
+        let mut file = if place.as_os_str().is_empty() { PathBuf::from(".") } else { place };
+        file.push(name);
+        file
+    };
+    env::split_paths(&path).map(place).collect()
+}
+
 /// Searches `path` as a process in `directory` would.
 pub(super) fn search(name: &OsStr, path: Option<OsString>, directory: Option<&Path>) -> Result<PathBuf> {
     let path = path.unwrap_or_else(|| DEFAULT_PATH.into());
     let mut refused = None;
-    for place in env::split_paths(&path) {
-        // An empty element is the working directory; a `.` keeps the result a path and not a bare name.
-        let place = if place.as_os_str().is_empty() { PathBuf::from(".") } else { place };
-        let candidate = directory.map_or_else(|| place.join(name), |directory| directory.join(&place).join(name));
+    for candidate in candidates(name, Some(path.clone())) {
+        let candidate = directory.map_or_else(|| candidate.clone(), |directory| directory.join(&candidate));
         match examine(&candidate) {
             Ok(()) => return Ok(candidate),
             Err(error) if error.is_not_found() => {}

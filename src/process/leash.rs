@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, Once, OnceLock, PoisonError, RwLock, TryLockError};
+use std::sync::{Mutex, MutexGuard, Once, OnceLock, PoisonError, RwLock, RwLockReadGuard, TryLockError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -40,11 +40,15 @@ const STARTS_WITHIN: Duration = Duration::from_millis(500);
 impl Leash {
     /// Starts a process that is stopped, with its tree, when the leash is dropped.
     pub(crate) fn start(start: impl FnOnce() -> Result<Process>, shutdown: Shutdown) -> Result<Leash> {
-        watch_for_the_end();
-        let _starting = STARTING.read().unwrap_or_else(PoisonError::into_inner);
-        if is_over() {
+        let Some(_starting) = starting() else {
             return Err(Error::new(ErrorKind::Unsupported, "was not started: this program is about to end"));
-        }
+        };
+        start().map(|process| Leash::stopping(process, shutdown))
+    }
+
+    /// The same for who may find that there is another way to go.
+    pub(crate) fn begin(start: impl FnOnce() -> Option<Process>, shutdown: Shutdown) -> Option<Leash> {
+        let _starting = starting()?;
         start().map(|process| Leash::stopping(process, shutdown))
     }
 
@@ -128,6 +132,13 @@ impl Drop for Tie {
 
 pub(super) fn is_over() -> bool {
     IS_OVER.load(Ordering::SeqCst)
+}
+
+/// Has the end of the program wait, or says that it has come.
+fn starting() -> Option<RwLockReadGuard<'static, ()>> {
+    watch_for_the_end();
+    let starting = STARTING.read().unwrap_or_else(PoisonError::into_inner);
+    (!is_over()).then_some(starting)
 }
 
 fn watch_for_the_end() {

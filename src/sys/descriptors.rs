@@ -10,6 +10,8 @@ use std::task::{Context, Poll, ready};
 use async_io::Async;
 use rustix::io::Errno;
 
+use crate::sys::threads;
+
 /// What the platform calls an open file.
 pub(crate) type Descriptor = OwnedFd;
 
@@ -23,7 +25,7 @@ pub(crate) type PipeEnd = Watched;
 #[derive(Debug)]
 pub(crate) struct Watched {
     descriptor: ManuallyDrop<Async<Descriptor>>,
-    owner: u32,
+    was_made_in_copy: bool,
 }
 
 impl Watched {
@@ -33,7 +35,7 @@ impl Watched {
     }
 
     fn owned_here(descriptor: Async<Descriptor>) -> Watched {
-        Watched { descriptor: ManuallyDrop::new(descriptor), owner: std::process::id() }
+        Watched { descriptor: ManuallyDrop::new(descriptor), was_made_in_copy: !threads::is_original() }
     }
 }
 
@@ -49,7 +51,7 @@ impl Drop for Watched {
     fn drop(&mut self) {
         // SAFETY: taken once, here or in `unregister`, which never comes here.
         let descriptor = unsafe { ManuallyDrop::take(&mut self.descriptor) };
-        if self.owner == std::process::id() {
+        if self.was_made_in_copy != threads::is_original() {
             return;
         }
         let number = descriptor.as_raw_fd();

@@ -25,6 +25,8 @@ pub(crate) struct Pidfd {
     exit: Mutex<Option<Exit>>,
     keeps_epitaph: AtomicBool,
     epitaph: OnceLock<proc::Epitaph>,
+    /// Nobody has looked for its end yet, which is sure to be still ahead.
+    is_just_begun: AtomicBool,
 }
 
 /// Whether the status is ours to take.
@@ -86,6 +88,7 @@ impl Pidfd {
             exit: Mutex::new(None),
             keeps_epitaph: AtomicBool::new(false),
             epitaph: OnceLock::new(),
+            is_just_begun: AtomicBool::new(false),
         })
     }
 
@@ -118,7 +121,15 @@ impl Pidfd {
             exit: Mutex::new(None),
             keeps_epitaph: AtomicBool::new(false),
             epitaph: OnceLock::new(),
+            is_just_begun: AtomicBool::new(false),
         })
+    }
+
+    /// Spares the first wait a look that would come too early.
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "other spawns take until the program runs"))]
+    pub(crate) fn just_begun(mut self) -> Pidfd {
+        *self.is_just_begun.get_mut() = true;
+        self
     }
 
     pub(crate) fn id(&self) -> u32 {
@@ -231,6 +242,9 @@ impl Pidfd {
     }
 
     pub(crate) async fn exit(&self) -> io::Result<Exit> {
+        if self.is_just_begun.swap(false, Ordering::Relaxed) {
+            self.fd.readable().await?;
+        }
         loop {
             if let Some(exit) = self.try_exit()? {
                 return Ok(exit);

@@ -39,7 +39,7 @@ pub(crate) fn spawn(blueprint: &Blueprint) -> Result<Handle, Refusal> {
 /// The same, without taking hold of the child.
 pub(crate) fn start(blueprint: &Blueprint) -> Result<Pid, Refusal> {
     let program = c_string(blueprint.program.as_os_str())?;
-    let argv = Strings::new(blueprint.argv.iter().map(|arg| c_string(arg)))?;
+    let argv = Strings::new(blueprint.argv.iter().map(|arg| arg.as_bytes()))?;
     let environment = environment(blueprint)?;
     let attributes = Attributes::new(blueprint)?;
     let mut actions = Actions::new()?;
@@ -90,28 +90,72 @@ pub(super) fn c_string(text: &OsStr) -> io::Result<CString> {
 
 /// Never `environ` itself: only std's own functions are safe beside a `set_var` in another thread.
 pub(super) fn environment(blueprint: &Blueprint) -> io::Result<Strings> {
-    let line = |(key, value): (&OsStr, &OsStr)| c_string(&[key, value].join(OsStr::new("=")));
     match &blueprint.environment {
-        None => Strings::new(std::env::vars_os().map(|(key, value)| line((&key, &value)))),
-        Some(variables) => Strings::new(variables.iter().map(|(key, value)| line((key, value)))),
+        None => Strings::pairs(std::env::vars_os()),
+        Some(variables) => Strings::pairs(variables.iter().map(|(key, value)| (key, value))),
     }
 }
 
-/// C strings, and the null-terminated array of pointers to them.
+/// C strings in one piece of memory, and the null-terminated array of pointers to them.
 pub(super) struct Strings {
-    _owned: Vec<CString>,
+    _bytes: Vec<u8>,
     pointers: Vec<*const libc::c_char>,
 }
 
 impl Strings {
-    pub(super) fn new(strings: impl Iterator<Item = io::Result<CString>>) -> io::Result<Strings> {
-        let owned = strings.collect::<io::Result<Vec<_>>>()?;
-        let pointers = owned.iter().map(|string| string.as_ptr()).chain([ptr::null()]).collect();
-        Ok(Strings { _owned: owned, pointers })
+    pub(super) fn new<'a>(strings: impl Iterator<Item = &'a [u8]>) -> io::Result<Strings> {
+        let mut all = Building::default();
+        for string in strings {
+            all.push(string)?;
+            all.end();
+        }
+        Ok(all.build())
+    }
+
+    /// As in an environment: `KEY=VALUE`.
+    fn pairs<S: AsRef<OsStr>>(pairs: impl Iterator<Item = (S, S)>) -> io::Result<Strings> {
+        let mut all = Building::default();
+        for (key, value) in pairs {
+            all.push(key.as_ref().as_bytes())?;
+            all.push(b"=")?;
+            all.push(value.as_ref().as_bytes())?;
+            all.end();
+        }
+        Ok(all.build())
     }
 
     pub(super) fn as_ptr(&self) -> *const *const libc::c_char {
         self.pointers.as_ptr()
+    }
+}
+
+#[derive(Default)]
+struct Building {
+    bytes: Vec<u8>,
+    starts: Vec<usize>,
+    next: usize,
+}
+
+impl Building {
+    fn push(&mut self, part: &[u8]) -> io::Result<()> {
+        if memchr::memchr(0, part).is_some() {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "a NUL byte amid what is to be a C string"));
+        }
+        self.bytes.extend_from_slice(part);
+        Ok(())
+    }
+
+    fn end(&mut self) {
+        self.bytes.push(0);
+        self.starts.push(self.next);
+        self.next = self.bytes.len();
+    }
+
+    /// The pointers only now: the bytes may have moved while they grew.
+    fn build(self) -> Strings {
+        let pointers =
+            self.starts.iter().map(|start| self.bytes[*start..].as_ptr().cast()).chain([ptr::null()]).collect();
+        Strings { _bytes: self.bytes, pointers }
     }
 }
 
@@ -179,7 +223,7 @@ fn signal_set(is_full: bool) -> libc::sigset_t {
     unsafe { set.assume_init() }
 }
 
-pub(super) fn is_ignored(signal: i32) -> bool {
+fn is_ignored(signal: i32) -> bool {
     let mut action = MaybeUninit::<libc::sigaction>::uninit();
     // SAFETY: with a null new action the call only writes the current one to the valid pointer.
     if unsafe { libc::sigaction(signal, ptr::null(), action.as_mut_ptr()) } != 0 {

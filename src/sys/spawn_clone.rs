@@ -1,16 +1,22 @@
 //! Our own spawn, second nature: `clone3` with the pidfd from birth, and a child that makes only system calls.
 //!
 //! `posix_spawn` can't change who a child runs as, opens the pidfd after the fact, and asks for every disposition twice.
-//! Here the child shares this program's memory until it has executed the program (`CLONE_VM | CLONE_VFORK`, as inside
-//! `posix_spawn`), so that it costs the same at any size of this program, and:
+//! Here the child shares this program's memory until it has executed the program (`CLONE_VM`, as inside `posix_spawn`), so
+//! that it costs the same at any size of this program, and:
 //! - the kernel reserves the pidfd before there is a child, so a want of descriptors leaves none behind, and nobody can
 //!   reap the child before somebody holds it;
 //! - user, groups, session and group cost a system call each.
 //!
+//! There are two ways. [`spawn`] suspends the calling thread until the child has left this memory (`CLONE_VFORK`), and so
+//! knows whether it executed the program. [`begin`] goes on at once, after some microseconds instead of a hundred: for
+//! those who are on an executor's thread, and who wait for the end anyway. What that child uses is kept in a room of its
+//! own until the kernel says that it has left.
+//!
 //! What keeps it safe, and must stay so:
 //! - The child runs on a stack of its own, in one function that does not return, allocate, panic, lock or touch errno: it
 //!   reads what was prepared, makes raw system calls, and writes the failing step and its number into one place.
-//! - Every signal is blocked around it, so that no handler of this program runs in the child, on this program's memory.
+//! - No handler of this program runs in the child, on this program's memory: every signal is blocked around the one kind
+//!   of clone, and the other resets the handlers before the child runs (`CLONE_CLEAR_SIGHAND`).
 //! - A changed uid makes the memory it happens in non-dumpable, and that memory is also ours. Put back while another such
 //!   child is still in it, it would let a process of that child's user trace it, and read us. So such children are counted,
 //!   and what was before is put back only when the kernel says that the last of them has left. One that its user stops, or
@@ -19,18 +25,21 @@
 //!   and the child's memory says that it has ours.
 
 use std::arch::asm;
-use std::ffi::CStr;
+use std::cell::UnsafeCell;
+use std::ffi::{CStr, CString};
 use std::io;
 use std::mem::{MaybeUninit, size_of};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
 use std::ptr;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, TryLockError};
 
 use rustix::process::{Pid, WaitId, WaitIdOptions};
 
 use crate::sys::exit_pidfd::Pidfd;
-use crate::sys::spawn::{Strings, above_the_standard_streams, c_string, environment, is_ignored, kill_and_reap};
+use crate::sys::spawn::{Strings, above_the_standard_streams, c_string, environment, kill_and_reap};
 use crate::sys::{Blueprint, Handle, Identity, Refusal, Source, Step};
 
 /// The child's frames are small; this is plenty also without optimisation.
@@ -44,7 +53,8 @@ const SET_SIZE: usize = 8;
 
 /// What the child is told, prepared by the parent, and where it reports.
 struct Plan {
-    program: *const libc::c_char,
+    /// Null-terminated; the first that can be executed is it.
+    programs: *const *const libc::c_char,
     argv: *const *const libc::c_char,
     environment: *const *const libc::c_char,
     /// Null when it stays.
@@ -52,11 +62,48 @@ struct Plan {
     streams: [Stream; 3],
     process_group: Option<i32>,
     is_new_session: bool,
-    keeps_hangup_ignored: bool,
     identity: Option<Ids>,
+    report: *const Report,
+}
+
+/// What became of the child, as far as it could say itself.
+#[derive(Debug)]
+struct Report {
     /// 0 until a step has failed.
-    errno: i32,
-    step: Step,
+    errno: AtomicI32,
+    step: UnsafeCell<Step>,
+}
+
+// SAFETY: the step is written by the child alone, before it sets `errno`, and read only after that was seen.
+unsafe impl Sync for Report {}
+
+impl Report {
+    fn new() -> Report {
+        Report { errno: AtomicI32::new(0), step: UnsafeCell::new(Step::Clone) }
+    }
+
+    /// Why the child did not execute the program. Final once it has left our memory.
+    fn refusal(&self) -> Option<Refusal> {
+        let errno = self.errno.load(Ordering::Acquire);
+        if errno == 0 {
+            return None;
+        }
+        // SAFETY: not written any more, as said above.
+        let step = unsafe { *self.step.get() };
+        Some(Refusal { error: io::Error::from_raw_os_error(errno), step })
+    }
+}
+
+/// A plan, and all that it points to.
+struct Prepared {
+    plan: Plan,
+    report: Arc<Report>,
+    _programs: Strings,
+    _argv: Strings,
+    _environment: Strings,
+    _directory: Option<CString>,
+    _groups: Vec<u32>,
+    _moved: Vec<OwnedFd>,
 }
 
 #[derive(Clone, Copy)]
@@ -115,11 +162,7 @@ pub(crate) fn start(blueprint: &Blueprint) -> Option<Result<(Pid, OwnedFd), Refu
         return None;
     }
     match prepare_and_clone(blueprint) {
-        // ENOSYS: an old kernel, or a filter that hides it; EPERM: a filter that refuses it. Neither has another cause
-        // here: no namespace is asked for.
-        Err(Refusal { error, step: Step::Clone })
-            if matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EPERM)) =>
-        {
+        Err(refusal) if has_no_clone3(&refusal) => {
             IS_REFUSED.store(true, Ordering::Relaxed);
             None
         }
@@ -127,45 +170,69 @@ pub(crate) fn start(blueprint: &Blueprint) -> Option<Result<(Pid, OwnedFd), Refu
     }
 }
 
+/// ENOSYS: an old kernel, or a filter that hides it; EPERM: a filter that refuses it. Neither has another cause here: no
+/// namespace is asked for.
+fn has_no_clone3(Refusal { error, step }: &Refusal) -> bool {
+    *step == Step::Clone && matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EPERM))
+}
+
 fn prepare_and_clone(blueprint: &Blueprint) -> Result<(Pid, OwnedFd), Refusal> {
-    let program = c_string(blueprint.program.as_os_str())?;
-    let argv = Strings::new(blueprint.argv.iter().map(|arg| c_string(arg)))?;
-    let environment = environment(blueprint)?;
-    let directory = blueprint.directory.as_ref().map(|directory| c_string(directory.as_os_str())).transpose()?;
-    let mut moved = Vec::new();
-    let streams = [
-        stream(&blueprint.stdin, &mut moved)?,
-        stream(&blueprint.stdout, &mut moved)?,
-        stream(&blueprint.stderr, &mut moved)?,
-    ];
-    let mut plan = Plan {
-        program: program.as_ptr(),
-        argv: argv.as_ptr(),
-        environment: environment.as_ptr(),
-        directory: directory.as_deref().map_or(ptr::null(), CStr::as_ptr),
-        streams,
-        process_group: blueprint.process_group,
-        is_new_session: blueprint.is_new_session,
-        keeps_hangup_ignored: is_ignored(libc::SIGHUP),
-        identity: blueprint.identity.as_ref().map(|Identity { uid, gid, groups }| Ids {
-            uid: *uid,
-            gid: *gid,
-            groups: groups.as_ptr(),
-            group_count: groups.len(),
-        }),
-        errno: 0,
-        step: Step::Clone,
+    let mut prepared = Prepared::new(blueprint, &[])?;
+    let (pid, pidfd) = match prepared.plan.identity {
+        None => clone(&mut prepared.plan)?,
+        Some(_) => with_dumpable_kept(|| clone(&mut prepared.plan))?,
     };
-    let (pid, pidfd) = match plan.identity {
-        None => clone(&mut plan)?,
-        Some(_) => with_dumpable_kept(|| clone(&mut plan))?,
-    };
-    if plan.errno != 0 {
+    if let Some(refusal) = prepared.report.refusal() {
         // It has ended by then; what is left is to take its status, so that no zombie stays.
         reap(&pidfd);
-        return Err(Refusal { error: io::Error::from_raw_os_error(plan.errno), step: plan.step });
+        return Err(refusal);
     }
     Ok((pid, pidfd))
+}
+
+impl Prepared {
+    /// `others` are tried when the blueprint's program is not there.
+    fn new(blueprint: &Blueprint, others: &[PathBuf]) -> Result<Prepared, Refusal> {
+        let programs = [&blueprint.program].into_iter().chain(others);
+        let programs = Strings::new(programs.map(|program| program.as_os_str().as_bytes()))?;
+        let argv = Strings::new(blueprint.argv.iter().map(|arg| arg.as_bytes()))?;
+        let environment = environment(blueprint)?;
+        let directory = blueprint.directory.as_ref().map(|directory| c_string(directory.as_os_str())).transpose()?;
+        let groups = blueprint.identity.as_ref().map_or_else(Vec::new, |identity| identity.groups.clone());
+        let mut moved = Vec::new();
+        let streams = [
+            stream(&blueprint.stdin, &mut moved)?,
+            stream(&blueprint.stdout, &mut moved)?,
+            stream(&blueprint.stderr, &mut moved)?,
+        ];
+        let report = Arc::new(Report::new());
+        let plan = Plan {
+            programs: programs.as_ptr(),
+            argv: argv.as_ptr(),
+            environment: environment.as_ptr(),
+            directory: directory.as_deref().map_or(ptr::null(), CStr::as_ptr),
+            streams,
+            process_group: blueprint.process_group,
+            is_new_session: blueprint.is_new_session,
+            identity: blueprint.identity.as_ref().map(|Identity { uid, gid, .. }| Ids {
+                uid: *uid,
+                gid: *gid,
+                groups: groups.as_ptr(),
+                group_count: groups.len(),
+            }),
+            report: Arc::as_ptr(&report),
+        };
+        Ok(Prepared {
+            plan,
+            report,
+            _programs: programs,
+            _argv: argv,
+            _environment: environment,
+            _directory: directory,
+            _groups: groups,
+            _moved: moved,
+        })
+    }
 }
 
 fn reap(pidfd: &OwnedFd) {
@@ -252,14 +319,12 @@ fn clone(plan: &mut Plan) -> Result<(Pid, OwnedFd), Refusal> {
     // From the allocator and without a guard page: no system call, and the child's few frames are known.
     let mut stack: Vec<MaybeUninit<u8>> = Vec::with_capacity(STACK);
     let mut pidfd: i32 = -1;
-    // Calls want it aligned to 16 bytes.
-    let size = STACK - (stack.as_ptr() as usize + STACK) % 16;
     let args = CloneArgs {
         flags: (libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PIDFD) as u64,
         pidfd: (&raw mut pidfd) as u64,
         exit_signal: libc::SIGCHLD as u64,
         stack: stack.as_mut_ptr() as u64,
-        stack_size: size as u64,
+        stack_size: aligned_size(&stack) as u64,
         ..CloneArgs::default()
     };
     let all = [u8::MAX; SET_SIZE];
@@ -284,6 +349,142 @@ fn clone(plan: &mut Plan) -> Result<(Pid, OwnedFd), Refusal> {
     Ok((pid, pidfd))
 }
 
+/// Where the child of [`begin`] lives until it has executed its program. There is one, so that what is begun beside a
+/// child goes the other way: at most one at a time takes processor from whoever it was begun by.
+struct Room {
+    stack: Vec<MaybeUninit<u8>>,
+    /// Leaked from a box, because the child reads it meanwhile.
+    prepared: *mut Prepared,
+}
+
+// SAFETY: what it points to is its own.
+unsafe impl Send for Room {}
+
+static ROOM: Mutex<Room> = Mutex::new(Room { stack: Vec::new(), prepared: ptr::null_mut() });
+
+/// Not 0 while somebody lives there. The kernel clears it when the child leaves our memory (`CLONE_CHILD_CLEARTID`).
+static IS_TAKEN: AtomicU32 = AtomicU32::new(0);
+
+/// The child's own pointer to data of a thread is the one of the thread that began it, which may end meanwhile. Nothing
+/// that it does needs any; this is what a protected stack would read.
+static THREAD_DATA: [u64; 16] = [0; 16];
+
+/// Whether a kernel without it has refused `CLONE_CLEAR_SIGHAND` (before Linux 5.5).
+static CANT_BEGIN: AtomicBool = AtomicBool::new(false);
+
+const CLONE_CLEAR_SIGHAND: u64 = 0x1_0000_0000;
+
+impl Room {
+    /// Lets go of what the last child has used. Only when it has left.
+    fn clear(&mut self) {
+        let prepared = std::mem::replace(&mut self.prepared, ptr::null_mut());
+        if !prepared.is_null() {
+            // SAFETY: leaked from a box, and taken once; the only other user has left.
+            drop(unsafe { Box::from_raw(prepared) });
+        }
+    }
+}
+
+/// What will have become of a child that was begun.
+#[derive(Debug)]
+pub(crate) struct Outcome(Arc<Report>);
+
+impl Outcome {
+    /// Why it did not execute the program; known once it has ended.
+    pub(crate) fn refusal(&self) -> Option<Refusal> {
+        self.0.refusal()
+    }
+}
+
+impl Drop for Outcome {
+    /// Arguments can be large, and secret: they are not kept until the next child comes.
+    fn drop(&mut self) {
+        if let Ok(mut room) = ROOM.try_lock() {
+            if IS_TAKEN.load(Ordering::Acquire) == 0 {
+                room.clear();
+            }
+        }
+    }
+}
+
+/// See [`sys::begin`](crate::sys::begin).
+pub(crate) fn begin(blueprint: &Blueprint, others: &[PathBuf]) -> Option<(Handle, Outcome)> {
+    debug_assert!(blueprint.identity.is_none(), "who would be asked when this program may be traced again?");
+    debug_assert!(blueprint.process_group.is_none(), "its group could not be signalled yet");
+    if is_refused() || CANT_BEGIN.load(Ordering::Relaxed) {
+        return None;
+    }
+    let mut room = match ROOM.try_lock() {
+        Ok(room) => room,
+        Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+        Err(TryLockError::WouldBlock) => return None,
+    };
+    if IS_TAKEN.load(Ordering::Acquire) != 0 {
+        return None;
+    }
+    room.clear();
+    let prepared = Prepared::new(blueprint, others).ok()?;
+    let report = Arc::clone(&prepared.report);
+    let begun = begin_in(&mut room, prepared);
+    drop(room);
+    match begun {
+        Ok((pid, pidfd)) => match Pidfd::of_child(pid, pidfd) {
+            Ok(pidfd) => Some((Handle::Pidfd(pidfd.just_begun()), Outcome(report))),
+            Err(_) => {
+                kill_and_reap(pid);
+                None
+            }
+        },
+        Err(refusal) => {
+            if has_no_clone3(&refusal) {
+                IS_REFUSED.store(true, Ordering::Relaxed);
+            } else if refusal.error.raw_os_error() == Some(libc::EINVAL) {
+                CANT_BEGIN.store(true, Ordering::Relaxed);
+            }
+            None
+        }
+    }
+}
+
+/// In a room that is free.
+fn begin_in(room: &mut Room, prepared: Prepared) -> Result<(Pid, OwnedFd), Refusal> {
+    room.stack.reserve(STACK);
+    let prepared = Box::leak(Box::new(prepared));
+    let plan = &raw mut prepared.plan;
+    room.prepared = prepared;
+    let mut pidfd: i32 = -1;
+    let flags = libc::CLONE_VM | libc::CLONE_PIDFD | libc::CLONE_CHILD_CLEARTID | libc::CLONE_SETTLS;
+    let args = CloneArgs {
+        flags: flags as u64 | CLONE_CLEAR_SIGHAND,
+        pidfd: (&raw mut pidfd) as u64,
+        child_tid: IS_TAKEN.as_ptr() as u64,
+        exit_signal: libc::SIGCHLD as u64,
+        stack: room.stack.as_mut_ptr() as u64,
+        stack_size: aligned_size(&room.stack) as u64,
+        tls: THREAD_DATA.as_ptr() as u64,
+        ..CloneArgs::default()
+    };
+    IS_TAKEN.store(1, Ordering::Release);
+    // SAFETY: `args` is a `clone_args` of the size that is given. Its stack, the plan, and all that this points to are the
+    // room's, which stays as it is until the kernel says in `IS_TAKEN` that the child has left this memory. No handler of
+    // ours runs in it. The child starts in `child` and never returns from it.
+    let pid = unsafe { clone3_and_run(&args, child, plan) };
+    if pid < 0 {
+        IS_TAKEN.store(0, Ordering::Release);
+        room.clear();
+        return Err(Refusal { error: io::Error::from_raw_os_error(-pid as i32), step: Step::Clone });
+    }
+    // SAFETY: the kernel has opened it for us, close-on-exec, in the successful call.
+    let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
+    let pid = Pid::from_raw(pid as i32).ok_or(io::ErrorKind::Other)?;
+    Ok((pid, pidfd))
+}
+
+/// Calls want the end of the stack aligned to 16 bytes.
+fn aligned_size(stack: &[MaybeUninit<u8>]) -> usize {
+    STACK - (stack.as_ptr() as usize + STACK) % 16
+}
+
 /// # Safety
 ///
 /// Both are valid for `SET_SIZE` bytes, which references to arrays of that size are.
@@ -297,7 +498,8 @@ unsafe fn set_mask(new: &[u8; SET_SIZE], old: &mut [u8; SET_SIZE]) {
 ///
 /// # Safety
 ///
-/// `args` has a stack, and `CLONE_VM | CLONE_VFORK` set; `run` does not return and keeps to what the head of this file says.
+/// `args` has `CLONE_VM` set, and a stack that stays until the child has left this memory, as do the plan and all that it
+/// points to; `run` does not return and keeps to what the head of this file says.
 unsafe fn clone3_and_run(args: &CloneArgs, run: unsafe extern "C" fn(*mut Plan) -> !, plan: *mut Plan) -> isize {
     let result: isize;
     // SAFETY: in the parent this is a system call, which changes rax, rcx and r11 alone. In the child the kernel has set
@@ -367,14 +569,16 @@ struct KernelAction {
 ///
 /// `plan` is valid and as [`clone`] made it, and nothing else uses it before the child has left this memory.
 unsafe extern "C" fn child(plan: *mut Plan) -> ! {
-    // SAFETY: as above; the parent is suspended, so this is the only reference.
-    let plan = unsafe { &mut *plan };
+    // SAFETY: as above; nobody changes it meanwhile.
+    let plan = unsafe { &*plan };
+    // SAFETY: it lives as long as the plan does.
+    let report = unsafe { &*plan.report };
+    // SAFETY: nobody else looks at the step before `errno` is set.
+    let step = unsafe { &mut *report.step.get() };
     // SAFETY: passed on.
-    let errno = match unsafe { become_program(plan) } {
-        Ok(()) => 0,
-        Err(errno) => errno,
-    };
-    plan.errno = errno;
+    if let Err(errno) = unsafe { become_program(plan, step) } {
+        report.errno.store(errno, Ordering::Release);
+    }
     loop {
         // SAFETY: ends this process, which is alone in it but for the memory.
         unsafe { system_call(libc::SYS_exit_group, [127, 0, 0, 0, 0]) };
@@ -386,13 +590,16 @@ unsafe extern "C" fn child(plan: *mut Plan) -> ! {
 /// # Safety
 ///
 /// Only in the child; the pointers of the plan are valid, as its types say.
-unsafe fn become_program(plan: &mut Plan) -> Result<(), i32> {
-    plan.step = Step::Signals;
+unsafe fn become_program(plan: &Plan, step: &mut Step) -> Result<(), i32> {
+    *step = Step::Signals;
+    // nohup(1) means the whole tree of processes.
+    // SAFETY: within this function's contract.
+    let keeps_hangup_ignored = unsafe { is_ignored(libc::SIGHUP) }?;
     let default = KernelAction { handler: libc::SIG_DFL, flags: 0, restorer: 0, mask: [0; SET_SIZE] };
     let mut signal = 1;
     while signal <= LAST_SIGNAL {
         let is_fixed = signal == libc::SIGKILL || signal == libc::SIGSTOP;
-        let stays = signal == libc::SIGHUP && plan.keeps_hangup_ignored;
+        let stays = signal == libc::SIGHUP && keeps_hangup_ignored;
         if !is_fixed && !stays {
             let action = &raw const default as usize;
             // SAFETY: rt_sigaction(2) with a valid action, no old one, and the size of the kernel's set.
@@ -401,16 +608,16 @@ unsafe fn become_program(plan: &mut Plan) -> Result<(), i32> {
         signal += 1;
     }
     if plan.is_new_session {
-        plan.step = Step::Session;
+        *step = Step::Session;
         // SAFETY: setsid(2) takes nothing.
         check(unsafe { system_call(libc::SYS_setsid, [0; 5]) })?;
     }
     if let Some(group) = plan.process_group {
-        plan.step = Step::Group;
+        *step = Step::Group;
         // SAFETY: setpgid(2) takes numbers.
         check(unsafe { system_call(libc::SYS_setpgid, [0, group as usize, 0, 0, 0]) })?;
     }
-    plan.step = Step::Streams;
+    *step = Step::Streams;
     let [stdin, stdout, stderr] = plan.streams;
     // SAFETY: passed on; in this order, so that stderr can follow stdout to its new place.
     unsafe { set_stream(0, stdin) }?;
@@ -419,23 +626,73 @@ unsafe fn become_program(plan: &mut Plan) -> Result<(), i32> {
     // SAFETY: the same.
     unsafe { set_stream(2, stderr) }?;
     if let Some(ids) = plan.identity {
-        plan.step = Step::Identity;
+        *step = Step::Identity;
         // SAFETY: passed on.
         unsafe { set_identity(ids) }?;
     }
     // After the identity: the directory is entered with the rights of the one who works in it.
     if !plan.directory.is_null() {
-        plan.step = Step::Directory;
+        *step = Step::Directory;
         // SAFETY: chdir(2) with a C string.
         check(unsafe { system_call(libc::SYS_chdir, [plan.directory as usize, 0, 0, 0, 0]) })?;
     }
-    plan.step = Step::Signals;
+    *step = Step::Signals;
     // SAFETY: both are sets of the right size.
     unsafe { set_mask(&[0; SET_SIZE], &mut [0; SET_SIZE]) };
-    plan.step = Step::Execute;
-    let arguments = [plan.program as usize, plan.argv as usize, plan.environment as usize, 0, 0];
-    // SAFETY: execve(2) with a C string and two null-terminated arrays of them.
-    check(unsafe { system_call(libc::SYS_execve, arguments) }).map(|_| ())
+    *step = Step::Execute;
+    // SAFETY: passed on.
+    Err(unsafe { execute(plan) })
+}
+
+/// Whether the signal is ignored in the child, which has that from its parent.
+///
+/// # Safety
+///
+/// The number is a signal's.
+unsafe fn is_ignored(signal: i32) -> Result<bool, i32> {
+    let mut action = KernelAction { handler: libc::SIG_DFL, flags: 0, restorer: 0, mask: [0; SET_SIZE] };
+    let place = &raw mut action as usize;
+    // SAFETY: rt_sigaction(2) with no new action, a valid place for the old one, and the size of the kernel's set.
+    check(unsafe { system_call(libc::SYS_rt_sigaction, [signal as usize, 0, place, SET_SIZE, 0]) })?;
+    Ok(action.handler == libc::SIG_IGN)
+}
+
+/// Executes the first of the programs that can be, as execvp(3) does. Returns only when there is none, with the kernel's
+/// number for the last that was there, or for a missing one.
+///
+/// # Safety
+///
+/// The pointers of the plan are valid, as its types say.
+unsafe fn execute(plan: &Plan) -> i32 {
+    let mut errno = libc::ENOENT;
+    let mut next = plan.programs;
+    loop {
+        // SAFETY: the array ends with a null, which is not passed.
+        let program = unsafe { *next };
+        if program.is_null() {
+            return errno;
+        }
+        let arguments = [program as usize, plan.argv as usize, plan.environment as usize, 0, 0];
+        // SAFETY: execve(2) with a C string and two null-terminated arrays of them.
+        let refused = check(unsafe { system_call(libc::SYS_execve, arguments) }).err().unwrap_or(libc::EIO);
+        match refused {
+            libc::ENOENT => {
+                let arguments = [libc::AT_FDCWD as usize, program as usize, libc::X_OK as usize, 0, 0];
+                // SAFETY: faccessat(2) with a C string.
+                if unsafe { system_call(libc::SYS_faccessat, arguments) } == 0 {
+                    // It is there, and what it needs to run is not.
+                    return refused;
+                }
+            }
+            libc::ENOTDIR => {}
+            libc::EACCES | libc::ELOOP | libc::ENAMETOOLONG | libc::ENODEV | libc::ESTALE | libc::ETIMEDOUT => {
+                errno = refused;
+            }
+            _ => return refused,
+        }
+        // SAFETY: what was there is not the null at the end.
+        next = unsafe { next.add(1) };
+    }
 }
 
 /// # Safety
