@@ -30,12 +30,12 @@ pub(crate) fn run(session: &Session) {
     let mut race: Race<'_, 6> = Race::new();
     for name in contenders {
         let count = count.to_string();
-        race.add_all(name, move || {
+        race.add_all_here(name, move || {
             let figures = roles::ask("crowd", &[name, &count]);
             figures.try_into().expect("as many figures as were asked for")
         });
     }
-    let [spawning, awaiting, elapsed, threads, descriptors, memory] = race.run_all(session.rounds(3));
+    let [spawning, awaiting, elapsed, threads, descriptors, memory] = race.run_all(session, 3);
     let peers = ["async-process", "tokio ct", "tokio mt"];
     let plain = peers.map(|peer| (peer, None));
     let of_tokio = [("async-process", None), ("tokio ct", Some(1.0)), ("tokio mt", Some(1.0))];

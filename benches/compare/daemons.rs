@@ -37,7 +37,7 @@ pub(crate) fn run(session: &Session) {
         DirBuilder::new().mode(0o700).create(&directory).expect("`target` is ours");
     }
     let controller = Controller::new(Idle).directory(&directory);
-    let seed = Interpreter::seed().map_err(|why| session.skip(&format!("the seed: {why}"))).ok();
+    let seed = session.interpreter("the seed", Interpreter::seed);
     for (name, size) in [("16 MiB", 16 * MIB), ("1 GiB", session.size(1024, 64) * MIB)] {
         if Ballast::is_affordable(size) {
             with_resident(session, name, size, &controller);
@@ -62,8 +62,8 @@ fn life(controller: &Controller<Idle>) -> [f64; 3] {
 fn with_resident(session: &Session, name: &str, size: usize, controller: &Controller<Idle>) {
     let ballast = Ballast::new(size);
     let mut race = Race::new();
-    race.add_all("ours", || life(controller));
-    let [start, restart, stop] = race.run_all(session.rounds(40));
+    race.add_all_here("ours", || life(controller));
+    let [start, restart, stop] = race.run_all(session, 40);
     ballast.keep();
     let case = |what: &str| format!("{what}, {name} resident");
     let goal = |what: &str, samples: &Samples, limit| {
@@ -83,9 +83,9 @@ fn of_us(samples: &Samples) -> &[f64] {
 fn against_the_seed(session: &Session, controller: &Controller<Idle>, seed: Option<Interpreter>) {
     let Some(mut seed) = seed else { return };
     let mut race = Race::new();
-    race.add_all("ours", || life(controller));
-    race.add_all("the seed", || ["seed_start", "seed_restart", "seed_stop"].map(|what| seed.ask(what)));
-    let [start, restart, stop] = race.run_all(session.rounds(5));
+    race.add_all_here("ours", || life(controller));
+    race.add_all_here("the seed", || ["seed_start", "seed_restart", "seed_stop"].map(|what| seed.ask(what)));
+    let [start, restart, stop] = race.run_all(session, 5);
     for (case, samples) in [("start", start), ("restart", restart), ("stop", stop)] {
         session.report(case, Seconds, &samples, "ours", &[("the seed", None)]);
     }

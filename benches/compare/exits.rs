@@ -3,9 +3,9 @@
 //! Another thread kills the process while everybody sleeps; the clock runs from just before that to the first line after
 //! the wait. The kernel's part in it is the raw poll of a pidfd, which nobody can be faster than.
 
-use std::io::{BufRead, BufReader, Write};
+use std::cell::RefCell;
 use std::os::fd::{AsFd, OwnedFd};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -17,6 +17,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
 use crate::children;
 use crate::executors::{Tokio, block_on};
 use crate::harness::{Race, median};
+use crate::partner::Partner;
 use crate::python::Interpreter;
 use crate::raw;
 use crate::record::Unit::Seconds;
@@ -153,7 +154,7 @@ fn of_a_child(session: &Session) {
             killer.measure(child.id().unwrap(), || tokio.multi(async move { tokio_awaited(&mut child).await }))
         })
     });
-    let samples = race.run(session.rounds(25));
+    let samples = race.run(session, 25);
     let peers = [("pidfd poll", GOAL), ("std", None), ("async-process", None), ("tokio ct", None), ("tokio mt", None)];
     session.report("exit of a child", Seconds, &samples, "ours", &peers);
     session.report(
@@ -185,35 +186,18 @@ fn poll(pidfd: &OwnedFd) {
     assert_eq!(ready, Ok(1));
 }
 
-/// A process of its own whose children are no children of ours; see the role `nursery`.
-struct Nursery {
-    child: Child,
-    orders: Option<ChildStdin>,
-    pids: BufReader<ChildStdout>,
-}
+/// A process of its own whose children are no children of ours; see the role `nursery`. Started when it is needed first.
+#[derive(Default)]
+struct Nursery(RefCell<Option<Partner>>);
 
 impl Nursery {
-    fn start() -> Nursery {
-        let argv = roles::argv("nursery", &[]);
-        let mut command = Command::new(&argv[0]);
-        let mut child = command.args(&argv[1..]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-        let orders = child.stdin.take();
-        let pids = BufReader::new(child.stdout.take().unwrap());
-        Nursery { child, orders, pids }
-    }
-
-    fn bear(&mut self) -> u32 {
-        writeln!(self.orders.as_mut().unwrap(), "another").unwrap();
-        let mut line = String::new();
-        self.pids.read_line(&mut line).unwrap();
-        line.trim().parse().unwrap()
-    }
-}
-
-impl Drop for Nursery {
-    fn drop(&mut self) {
-        self.orders = None;
-        let _ = self.child.wait();
+    fn bear(&self) -> u32 {
+        let mut partner = self.0.borrow_mut();
+        let partner = partner.get_or_insert_with(|| {
+            let argv = roles::argv("nursery", &[]);
+            Partner::start(Command::new(&argv[0]).args(&argv[1..])).unwrap()
+        });
+        partner.ask("another").parse().unwrap()
     }
 }
 
@@ -231,8 +215,8 @@ pub(crate) fn nursery() {
 }
 
 fn of_a_stranger(session: &Session) {
-    let nursery = std::cell::RefCell::new(Nursery::start());
-    let bear = || nursery.borrow_mut().bear();
+    let nursery = Nursery::default();
+    let bear = || nursery.bear();
     let killer = Killer::start();
     let tokio = Tokio::new();
     let ours = async |process: &deluxe_process::Process| {
@@ -287,26 +271,25 @@ fn of_a_stranger(session: &Session) {
             })
         })
     });
-    let samples = race.run(session.rounds(25));
+    let samples = race.run(session, 25);
     let case = "exit of a process that is no child";
     let peers = [("pidfd poll", GOAL), ("pidfd in async-io", None), ("pidfd in tokio ct", None)];
     session.report(case, Seconds, &samples, "ours", &peers);
     session.report(case, Seconds, &samples, "ours in tokio ct", &[("pidfd poll", GOAL), ("pidfd in tokio ct", None)]);
 
     // The seed waits for no other process than its daemon, and then by looking again and again.
-    let mut seed = match Interpreter::seed() {
-        Ok(seed) => seed,
-        Err(why) => return session.skip(&format!("the seed: {why}")),
-    };
+    let seed = session.interpreter("the seed", Interpreter::seed);
     let mut race = Race::new();
     race.add("ours", || {
         let process = deluxe_process::Process::open(bear()).unwrap();
         killer.measure(process.id(), || block_on(ours(&process)))
     });
-    race.add("the seed", || {
-        seed.ask("seed_start");
-        seed.ask("seed_stop")
-    });
-    let samples = race.run(session.rounds(7));
+    if let Some(mut seed) = seed {
+        race.add_here("the seed", move || {
+            seed.ask("seed_start");
+            seed.ask("seed_stop")
+        });
+    }
+    let samples = race.run(session, 7);
     session.report(case, Seconds, &samples, "ours", &[("the seed", Some(1.0 / 300.0))]);
 }

@@ -2,15 +2,30 @@
 //!
 //! A machine that is slow for a second is then slow for all of them. Everybody comes first equally often, because who
 //! follows whom matters: caches, timers, children that are still being cleaned up.
+//!
+//! A contender has a process of its own, unless it says otherwise: threads that one of them leaves behind would work for
+//! or against the others. (async-process's own drives the reactor that ours waits for, and doubles our latency.) Such a
+//! process goes the same way through a bench as the one that measures, and stands by at each race, to run its contender's
+//! round when it is told to.
 
+use std::io::Write;
 use std::time::Instant;
+
+use crate::session::Session;
 
 /// What is measured of one contender in one round, by as many measures.
 type Round<'a, const MEASURES: usize> = Box<dyn FnMut() -> [f64; MEASURES] + 'a>;
 
 /// Contenders that are measured in turns, each by the same measures.
 pub(crate) struct Race<'a, const MEASURES: usize = 1> {
-    contenders: Vec<(&'static str, Round<'a, MEASURES>)>,
+    contenders: Vec<Contender<'a, MEASURES>>,
+}
+
+struct Contender<'a, const MEASURES: usize> {
+    name: &'static str,
+    /// The process that it is in, by name; none is the one that measures.
+    place: Option<&'static str>,
+    round: Round<'a, MEASURES>,
 }
 
 impl<'a, const MEASURES: usize> Race<'a, MEASURES> {
@@ -19,36 +34,87 @@ impl<'a, const MEASURES: usize> Race<'a, MEASURES> {
     }
 
     pub(crate) fn add_all(&mut self, name: &'static str, round: impl FnMut() -> [f64; MEASURES] + 'a) {
-        self.contenders.push((name, Box::new(round)));
+        self.contenders.push(Contender { name, place: Some(name), round: Box::new(round) });
     }
 
-    /// One round that nobody counts, then as many as said; for each measure, what came of it.
-    pub(crate) fn run_all(mut self, rounds: usize) -> [Samples; MEASURES] {
+    /// In the process that measures.
+    pub(crate) fn add_all_here(&mut self, name: &'static str, round: impl FnMut() -> [f64; MEASURES] + 'a) {
+        self.contenders.push(Contender { name, place: None, round: Box::new(round) });
+    }
+
+    /// One round that nobody counts, then as many as said; for each measure, what came of it. Nothing does in a process
+    /// that stands by.
+    pub(crate) fn run_all(mut self, session: &Session, rounds: usize) -> [Samples; MEASURES] {
         let mut samples = std::array::from_fn(|_| {
-            Samples(self.contenders.iter().map(|(name, _)| (*name, Vec::with_capacity(rounds))).collect())
+            Samples(self.contenders.iter().map(|contender| (contender.name, Vec::with_capacity(rounds))).collect())
         });
-        for (_, round) in &mut self.contenders {
-            round();
+        if session.stands_by {
+            self.stand_by();
+            return samples;
         }
-        for number in 0..rounds {
+        for contender in &mut self.contenders {
+            contender.run(session);
+        }
+        for number in 0..session.rounds(rounds) {
             for index in order(number, self.contenders.len()) {
-                let values = (self.contenders[index].1)();
+                let values = self.contenders[index].run(session);
                 for (samples, value) in samples.iter_mut().zip(values) {
                     samples.0[index].1.push(value);
                 }
             }
         }
+        session.next_race();
         samples
+    }
+
+    /// Runs what is asked for until this race is over.
+    fn stand_by(&mut self) {
+        loop {
+            let mut line = String::new();
+            let count = std::io::stdin().read_line(&mut line).expect("orders are text");
+            match line.trim_end() {
+                NEXT_RACE => return,
+                _ if count == 0 => std::process::exit(0),
+                name => {
+                    let contender = self.contenders.iter_mut().find(|contender| contender.name == name);
+                    let values = (contender.expect("there is such a contender").round)();
+                    println!("{}", serde_json::to_string(&values[..]).expect("numbers are JSON"));
+                    std::io::stdout().flush().expect("somebody reads the answer");
+                }
+            }
+        }
+    }
+}
+
+/// The order that ends a race for those who stand by.
+pub(crate) const NEXT_RACE: &str = "next race";
+
+impl<const MEASURES: usize> Contender<'_, MEASURES> {
+    fn run(&mut self, session: &Session) -> [f64; MEASURES] {
+        let Some(place) = self.place else { return (self.round)() };
+        let answer = session.ask(place, self.name);
+        let values: Vec<f64> = serde_json::from_str(&answer).expect("the answer is JSON");
+        values.try_into().expect("as many values as there are measures")
     }
 }
 
 impl<'a> Race<'a, 1> {
-    pub(crate) fn add(&mut self, name: &'static str, mut round: impl FnMut() -> f64 + 'a) {
-        self.add_all(name, move || [round()]);
+    pub(crate) fn add(&mut self, name: &'static str, round: impl FnMut() -> f64 + 'a) {
+        self.add_in(name, name, round);
     }
 
-    pub(crate) fn run(self, rounds: usize) -> Samples {
-        let [samples] = self.run_all(rounds);
+    /// In a process that several share.
+    pub(crate) fn add_in(&mut self, place: &'static str, name: &'static str, mut round: impl FnMut() -> f64 + 'a) {
+        self.contenders.push(Contender { name, place: Some(place), round: Box::new(move || [round()]) });
+    }
+
+    /// In the process that measures.
+    pub(crate) fn add_here(&mut self, name: &'static str, mut round: impl FnMut() -> f64 + 'a) {
+        self.add_all_here(name, move || [round()]);
+    }
+
+    pub(crate) fn run(self, session: &Session, rounds: usize) -> Samples {
+        let [samples] = self.run_all(session, rounds);
         samples
     }
 }
@@ -80,7 +146,8 @@ pub(crate) struct Pair {
 impl Samples {
     /// Of one contender, if it took part.
     pub(crate) fn of(&self, name: &str) -> Option<&[f64]> {
-        self.0.iter().find(|(other, _)| *other == name).map(|(_, values)| values.as_slice())
+        let (_, values) = self.0.iter().find(|(other, _)| *other == name)?;
+        Some(values.as_slice()).filter(|values| !values.is_empty())
     }
 
     pub(crate) fn pair(&self, ours: &str, peer: &str) -> Option<Pair> {

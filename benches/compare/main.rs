@@ -19,6 +19,7 @@ mod exits;
 mod harness;
 mod machine;
 mod options;
+mod partner;
 mod plot;
 mod python;
 mod raw;
@@ -35,14 +36,14 @@ mod table;
 
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::process::{Command, ExitCode, Stdio};
+use std::process::{ExitCode, Stdio};
 use std::time::Instant;
 
 use crate::machine::Machine;
 use crate::options::Options;
 use crate::record::Report;
 use crate::results::Results;
-use crate::session::{Session, folder};
+use crate::session::{BENCH, Session, folder};
 
 /// Something to measure.
 struct Bench {
@@ -63,9 +64,6 @@ const BENCHES: &[Bench] = &[
     Bench { name: "counts", run: counts::run },
 ];
 
-/// Leads to one bench in this process, as the first argument.
-const BENCH: &str = "--in-this-process";
-
 fn main() -> ExitCode {
     #[cfg(feature = "daemon")]
     deluxe_process::daemon::init().register::<daemons::Idle>().run_on(executors::block_on);
@@ -78,7 +76,7 @@ fn main() -> ExitCode {
         }
         Some((first, rest)) if first == BENCH => {
             let bench = BENCHES.iter().find(|bench| bench.name == rest[0]).expect("there is such a bench");
-            (bench.run)(&Session { bench: bench.name, is_quick: rest.len() > 1 });
+            (bench.run)(&Session::new(bench.name, &rest[1..]));
             ExitCode::SUCCESS
         }
         _ => match Options::parse(&arguments) {
@@ -126,8 +124,7 @@ fn measure(options: &Options) -> Results {
 
 /// In a process of its own; whether it came to its end.
 fn run(bench: &Bench, options: &Options, results: &mut Results) -> bool {
-    let mut command = Command::new(std::env::current_exe().expect("this program is somewhere"));
-    command.args([BENCH, bench.name]).args(options.is_quick.then_some("quick"));
+    let mut command = Session::command(bench.name, options.is_quick);
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().expect("this program can be started");
     let lines = BufReader::new(child.stdout.take().expect("it was asked for")).lines();
     results.reports.extend(lines.map_while(Result::ok).filter_map(|line| Report::receive(&line)));

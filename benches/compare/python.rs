@@ -3,20 +3,16 @@
 //! asyncio is whatever `python3` is there. The module that this crate re-imagines comes from PyPI into a virtual
 //! environment below `target/bench`. Where either is missing, its rows are.
 
-use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::process::{Command, Stdio};
 
+use crate::partner::Partner;
 use crate::session::folder;
 
 const PEER: &str = include_str!("peer.py");
 
 /// An interpreter that waits for requests.
-pub(crate) struct Interpreter {
-    child: Child,
-    requests: Option<ChildStdin>,
-    answers: BufReader<ChildStdout>,
-}
+pub(crate) struct Interpreter(Partner);
 
 fn environment() -> PathBuf {
     folder().join("venv")
@@ -65,28 +61,11 @@ impl Interpreter {
         // The seed's daemon has its pidfile there.
         let home = folder().join("home");
         std::fs::create_dir_all(&home).map_err(|error| error.to_string())?;
-        let mut command = Command::new(program);
-        command.args(["-c", PEER]).env("HOME", home).stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut child = command.spawn().map_err(|error| error.to_string())?;
-        let requests = child.stdin.take();
-        let answers = BufReader::new(child.stdout.take().expect("it was asked for"));
-        Ok(Interpreter { child, requests, answers })
+        Partner::start(Command::new(program).args(["-c", PEER]).env("HOME", home)).map(Interpreter)
     }
 
     /// What it has measured, in seconds.
     pub(crate) fn ask(&mut self, request: &str) -> f64 {
-        let requests = self.requests.as_mut().expect("it is there until the end");
-        writeln!(requests, "{request}").expect("the interpreter reads its requests");
-        let mut answer = String::new();
-        self.answers.read_line(&mut answer).expect("the interpreter answers");
-        answer.trim().parse().unwrap_or_else(|_| panic!("the interpreter failed at `{request}`"))
-    }
-}
-
-impl Drop for Interpreter {
-    fn drop(&mut self) {
-        // The end of its requests is the end of it.
-        self.requests = None;
-        let _ = self.child.wait();
+        self.0.ask(request).parse().expect("it answers in numbers")
     }
 }

@@ -14,6 +14,10 @@ use crate::session::Session;
 
 const GIB: usize = 1 << 30;
 
+/// Two processes have that memory, and not one for each contender; only async-process has to be alone.
+const SHARED: &str = "all others";
+const ALONE: &str = "async-process";
+
 /// What may be read twice in a row as one thing: another spawn of ours, and how much dearer it may be.
 const LIKE_PLAIN: Option<f64> = Some(1.3);
 
@@ -45,14 +49,14 @@ impl Ballast {
 }
 
 pub(crate) fn run(session: &Session) {
-    if !Ballast::is_affordable(2 * GIB) {
+    if !session.stands_by && !Ballast::is_affordable(2 * GIB) {
         return session.skip("2 GiB resident: there is too little memory");
     }
     let Some(program) = children::ending() else {
         return session.skip("2 GiB resident: its child is written for x86-64 alone");
     };
     let tokio = Tokio::new();
-    let ballast = Ballast::new(session.size(2 * GIB, GIB / 4));
+    let ballast = Ballast::new(if session.stands_by { session.size(2 * GIB, GIB / 4) } else { 0 });
     let folder = program.parent().expect("it is in a folder").as_os_str();
     let path =
         env::join_paths([folder.into()].into_iter().chain(env::split_paths(&env::var_os("PATH").unwrap_or_default())));
@@ -105,15 +109,15 @@ pub(crate) fn run(session: &Session) {
     };
 
     let mut race = Race::new();
-    race.add("ours, plain", || ours(&|| deluxe_process::Command::new(&program)));
-    race.add("ours, PATH set", || ours(&|| with_path(&path)));
-    race.add("ours, own group", || ours(&own_group));
-    race.add("tokio ct, plain", || of_tokio(&|| tokio::process::Command::new(&program), quickly));
-    race.add("async-process, plain", || of_async_process(&|| async_process::Command::new(&program), quickly));
-    race.add("std, PATH set", || {
+    race.add_in(SHARED, "ours, plain", || ours(&|| deluxe_process::Command::new(&program)));
+    race.add_in(SHARED, "ours, PATH set", || ours(&|| with_path(&path)));
+    race.add_in(SHARED, "ours, own group", || ours(&own_group));
+    race.add_in(SHARED, "tokio ct, plain", || of_tokio(&|| tokio::process::Command::new(&program), quickly));
+    race.add_in(ALONE, "async-process, plain", || of_async_process(&|| async_process::Command::new(&program), quickly));
+    race.add_in(SHARED, "std, PATH set", || {
         timed(|| assert!(std::process::Command::new(name).env("PATH", &path).status().unwrap().success()))
     });
-    race.add("tokio ct, PATH set", || {
+    race.add_in(SHARED, "tokio ct, PATH set", || {
         let command = || {
             let mut command = tokio::process::Command::new(name);
             command.env("PATH", &path);
@@ -121,7 +125,7 @@ pub(crate) fn run(session: &Session) {
         };
         of_tokio(&command, once)
     });
-    race.add("async-process, PATH set", || {
+    race.add_in(ALONE, "async-process, PATH set", || {
         let command = || {
             let mut command = async_process::Command::new(name);
             command.env("PATH", &path);
@@ -130,8 +134,8 @@ pub(crate) fn run(session: &Session) {
         of_async_process(&command, once)
     });
     if is_root {
-        race.add("ours, as nobody", || ours(&as_nobody));
-        race.add("tokio ct, as nobody", || {
+        race.add_in(SHARED, "ours, as nobody", || ours(&as_nobody));
+        race.add_in(SHARED, "tokio ct, as nobody", || {
             let command = || {
                 let mut command = tokio::process::Command::new(&program);
                 command.uid(65534).gid(65534);
@@ -142,7 +146,7 @@ pub(crate) fn run(session: &Session) {
     } else {
         session.skip("another user: that needs root");
     }
-    let samples = race.run(session.rounds(9));
+    let samples = race.run(session, 9);
     ballast.keep();
 
     let case = |what: &str| format!("2 GiB resident, {what}");

@@ -1,21 +1,84 @@
 //! One bench at work, in a process of its own: how much it measures, and how it says what came of it.
 
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::process::Command;
 
-use crate::harness::{Pair, Samples};
+use crate::harness::{NEXT_RACE, Pair, Samples};
+use crate::partner::Partner;
+use crate::python::Interpreter;
 use crate::record::{Record, Report, THE_GOAL, Unit};
 
 /// How a bench is run.
 pub(crate) struct Session {
-    pub(crate) bench: &'static str,
+    bench: &'static str,
     /// Few rounds and small sizes, to see that all of it works.
-    pub(crate) is_quick: bool,
+    is_quick: bool,
+    /// Measures nothing of its own accord: runs contenders for the process that does.
+    pub(crate) stands_by: bool,
+    /// The processes that stand by, by name.
+    places: RefCell<BTreeMap<&'static str, Partner>>,
+    races: Cell<usize>,
 }
+
+/// Leads to one bench in this process, as the first argument.
+pub(crate) const BENCH: &str = "--bench-in-this-process";
+const QUICK: &str = "quick";
+const STANDS_BY: &str = "stands-by";
 
 /// A limit for a ratio, next to the peer that it is about.
 pub(crate) type Versus = (&'static str, Option<f64>);
 
 impl Session {
+    pub(crate) fn new(bench: &'static str, arguments: &[String]) -> Session {
+        let is_said = |word: &str| arguments.iter().any(|argument| argument == word);
+        Session {
+            bench,
+            is_quick: is_said(QUICK),
+            stands_by: is_said(STANDS_BY),
+            places: RefCell::default(),
+            races: Cell::default(),
+        }
+    }
+
+    /// This program with one bench.
+    pub(crate) fn command(bench: &str, is_quick: bool) -> Command {
+        let mut command = Command::new(std::env::current_exe().expect("this program is somewhere"));
+        command.args([BENCH, bench]).args(is_quick.then_some(QUICK));
+        command
+    }
+
+    /// Has a contender run a round in its process, which is started when it is needed first.
+    pub(crate) fn ask(&self, place: &'static str, contender: &str) -> String {
+        let mut places = self.places.borrow_mut();
+        let partner = places.entry(place).or_insert_with(|| {
+            let command = &mut Session::command(self.bench, self.is_quick);
+            let mut partner = Partner::start(command.arg(STANDS_BY)).expect("this program can be started");
+            for _ in 0..self.races.get() {
+                partner.tell(NEXT_RACE);
+            }
+            partner
+        });
+        partner.ask(contender)
+    }
+
+    pub(crate) fn next_race(&self) {
+        self.races.set(self.races.get() + 1);
+        for partner in self.places.borrow_mut().values_mut() {
+            // Nobody hears it where that was the last race.
+            partner.tell(NEXT_RACE);
+        }
+    }
+
+    /// A peer in Python. Only who measures asks it anything.
+    pub(crate) fn interpreter(&self, name: &str, start: fn() -> Result<Interpreter, String>) -> Option<Interpreter> {
+        if self.stands_by {
+            return None;
+        }
+        start().map_err(|why| self.skip(&format!("{name}: {why}"))).ok()
+    }
+
     /// As many rounds as are worth their time.
     pub(crate) fn rounds(&self, rounds: usize) -> usize {
         if self.is_quick { 2 } else { rounds }
@@ -56,11 +119,17 @@ impl Session {
             goal,
             is_held: goal.map(|goal| pair.ratio <= goal),
         };
-        Report::Record(record).send();
+        self.say(&Report::Record(record));
     }
 
     pub(crate) fn skip(&self, what: &str) {
-        Report::Skipped { bench: self.bench.to_owned(), skipped: what.to_owned() }.send();
+        self.say(&Report::Skipped { bench: self.bench.to_owned(), skipped: what.to_owned() });
+    }
+
+    fn say(&self, report: &Report) {
+        if !self.stands_by {
+            report.send();
+        }
     }
 }
 

@@ -117,7 +117,7 @@ fn latency(session: &Session) {
     });
     race.add("async-signal", || sender.measure(libc::SIGALRM, count, || block_on(next(&mut of_async_signal))));
     race.add("signal-hook", || sender.measure(libc::SIGXCPU, count, || block_on(next(&mut of_signal_hook))));
-    let samples = race.run(session.rounds(25));
+    let samples = race.run(session, 25);
     let peers =
         [("signalfd", None), ("tokio ct", GOAL), ("tokio mt", GOAL), ("async-signal", GOAL), ("signal-hook", None)];
     session.report("signal to item", Seconds, &samples, "ours", &peers);
@@ -132,9 +132,9 @@ fn flood(session: &Session) {
     let mut race = Race::new();
     for name in ["ours", "tokio ct", "async-signal", "signal-hook"] {
         let flood = flood.clone();
-        race.add(name, move || roles::ask("flood", &[name, &flood])[0]);
+        race.add_here(name, move || roles::ask("flood", &[name, &flood])[0]);
     }
-    let samples = race.run(session.rounds(5));
+    let samples = race.run(session, 5);
     let case = "kinds lost of two: SIGTERM behind 100 000 SIGUSR1";
     let peers = ["tokio ct", "async-signal", "signal-hook"].map(|peer| (peer, None));
     session.report(case, Count, &samples, "ours", &peers);

@@ -48,12 +48,9 @@ struct Interpreters {
 
 impl Interpreters {
     fn start(session: &Session) -> Interpreters {
-        let or_skip = |name: &str, result: Result<Interpreter, String>| {
-            result.map_err(|why| session.skip(&format!("{name}: {why}"))).ok()
-        };
         Interpreters {
-            asyncio: or_skip("asyncio", Interpreter::asyncio()),
-            seed: or_skip("the seed", Interpreter::seed()),
+            asyncio: session.interpreter("asyncio", Interpreter::asyncio),
+            seed: session.interpreter("the seed", Interpreter::seed),
         }
     }
 }
@@ -90,16 +87,16 @@ fn spawn_and_wait(
             Way::InTurn(_) => format!("in_turn\t{shown}\t{count}"),
             Way::Together(_) => format!("together\t{shown}\t{count}"),
         };
-        race.add("asyncio", move || asyncio.ask(&request) / each);
+        race.add_here("asyncio", move || asyncio.ask(&request) / each);
     }
     if let (Some(seed), Way::InTurn(_)) = (&mut interpreters.seed, way) {
-        race.add("the seed", move || seed.ask(&format!("seed_in_turn\t{shown}\t{count}")) / each);
+        race.add_here("the seed", move || seed.ask(&format!("seed_in_turn\t{shown}\t{count}")) / each);
     }
     let rounds = match way {
         Way::InTurn(_) => 40,
         Way::Together(_) => 20,
     };
-    let samples = race.run(session.rounds(rounds));
+    let samples = race.run(session, rounds);
     session.report(
         case,
         Seconds,
@@ -201,12 +198,12 @@ fn output(session: &Session, case: &str, program: &Path, count: usize, tokio: &T
         timed(|| (0..count).for_each(one)) / each
     });
     if let Some(asyncio) = &mut interpreters.asyncio {
-        race.add("asyncio", move || asyncio.ask(&format!("output\t{shown}\t{count}")) / each);
+        race.add_here("asyncio", move || asyncio.ask(&format!("output\t{shown}\t{count}")) / each);
     }
     if let Some(seed) = &mut interpreters.seed {
-        race.add("the seed", move || seed.ask(&format!("seed_output\t{shown}\t{count}")) / each);
+        race.add_here("the seed", move || seed.ask(&format!("seed_output\t{shown}\t{count}")) / each);
     }
-    let samples = race.run(session.rounds(20));
+    let samples = race.run(session, 20);
     let peers =
         ["std", "async-process", "tokio ct", "tokio mt", "duct", "asyncio", "the seed"].map(|peer| (peer, None));
     session.report(case, Seconds, &samples, "ours", &peers);

@@ -19,8 +19,8 @@ use crate::session::Session;
 
 const TICK: Duration = Duration::from_millis(1);
 
-/// How late the ticker was while the work was done: the median, and the most.
-async fn lateness(work: impl Future<Output = ()>) -> [f64; 2] {
+/// How late the ticker was until the work was done: the median, and the most. And what came of the work.
+async fn lateness<T>(work: impl Future<Output = T>) -> ([f64; 2], T) {
     let late = RefCell::new(Vec::new());
     let is_done = Cell::new(false);
     let ticker = async {
@@ -33,12 +33,13 @@ async fn lateness(work: impl Future<Output = ()>) -> [f64; 2] {
     let work = async {
         // The ticker first, so that it is asleep when the work begins.
         future::yield_now().await;
-        work.await;
+        let result = work.await;
         is_done.set(true);
+        result
     };
-    future::zip(ticker, work).await;
+    let ((), result) = future::zip(ticker, work).await;
     let late = late.into_inner();
-    [median(&late), late.iter().copied().fold(0.0, f64::max)]
+    ([median(&late), late.iter().copied().fold(0.0, f64::max)], result)
 }
 
 pub(crate) fn run(session: &Session) {
@@ -46,18 +47,19 @@ pub(crate) fn run(session: &Session) {
     let count = session.size(200, 20);
     let tokio = Tokio::new();
     let mut race: Race<'_, 2> = Race::new();
-    race.add_all("ours", || block_on(lateness(ours(&program, count))));
-    race.add_all("ours in tokio ct", || tokio.current(lateness(ours(&program, count))));
+    race.add_all("ours", || block_on(ours(&program, count)));
+    race.add_all("ours in tokio ct", || tokio.current(ours(&program, count)));
     race.add_all("idle", || {
-        block_on(lateness(async {
+        let nothing = async {
             Timer::after(50 * TICK).await;
-        }))
+        };
+        block_on(lateness(nothing)).0
     });
-    race.add_all("tokio ct", || tokio.current(lateness(of_tokio(&program, count, Between::Nothing))));
-    race.add_all("tokio ct, yielding", || tokio.current(lateness(of_tokio(&program, count, Between::Yield))));
-    race.add_all("async-process", || block_on(lateness(of_async_process(&program, count, Between::Nothing))));
-    race.add_all("async-process, yielding", || block_on(lateness(of_async_process(&program, count, Between::Yield))));
-    let [medians, most] = race.run_all(session.rounds(15));
+    race.add_all("tokio ct", || tokio.current(of_tokio(&program, count, Between::Nothing)));
+    race.add_all("tokio ct, yielding", || tokio.current(of_tokio(&program, count, Between::Yield)));
+    race.add_all("async-process", || block_on(of_async_process(&program, count, Between::Nothing)));
+    race.add_all("async-process, yielding", || block_on(of_async_process(&program, count, Between::Yield)));
+    let [medians, most] = race.run_all(session, 15);
     session.report(
         "lateness of a 1 ms ticker, median",
         Seconds,
@@ -97,34 +99,49 @@ impl Between {
     }
 }
 
-async fn ours(program: &Path, count: usize) {
-    let mut children = Vec::new();
-    for _ in 0..count {
-        children.push(deluxe_process::Command::new(program).spawn().await.unwrap());
-    }
+async fn ours(program: &Path, count: usize) -> [f64; 2] {
+    let spawn = async {
+        let mut children = Vec::new();
+        for _ in 0..count {
+            children.push(deluxe_process::Command::new(program).spawn().await.unwrap());
+        }
+        children
+    };
+    let (late, children) = lateness(spawn).await;
     for child in children {
         child.wait().await.unwrap();
     }
+    late
 }
 
-async fn of_tokio(program: &Path, count: usize, between: Between) {
-    let mut children = Vec::new();
-    for _ in 0..count {
-        children.push(tokio::process::Command::new(program).spawn().unwrap());
-        between.pass().await;
-    }
+async fn of_tokio(program: &Path, count: usize, between: Between) -> [f64; 2] {
+    let spawn = async {
+        let mut children = Vec::new();
+        for _ in 0..count {
+            children.push(tokio::process::Command::new(program).spawn().unwrap());
+            between.pass().await;
+        }
+        children
+    };
+    let (late, children) = lateness(spawn).await;
     for mut child in children {
         child.wait().await.unwrap();
     }
+    late
 }
 
-async fn of_async_process(program: &Path, count: usize, between: Between) {
-    let mut children = Vec::new();
-    for _ in 0..count {
-        children.push(async_process::Command::new(program).spawn().unwrap());
-        between.pass().await;
-    }
+async fn of_async_process(program: &Path, count: usize, between: Between) -> [f64; 2] {
+    let spawn = async {
+        let mut children = Vec::new();
+        for _ in 0..count {
+            children.push(async_process::Command::new(program).spawn().unwrap());
+            between.pass().await;
+        }
+        children
+    };
+    let (late, children) = lateness(spawn).await;
     for mut child in children {
         child.status().await.unwrap();
     }
+    late
 }

@@ -27,8 +27,8 @@ type Argv = Vec<String>;
 
 pub(crate) fn run(session: &Session) {
     let tokio = Tokio::new();
-    let mut asyncio = Interpreter::asyncio().map_err(|why| session.skip(&format!("asyncio: {why}"))).ok();
-    let mut seed = Interpreter::seed().map_err(|why| session.skip(&format!("the seed: {why}"))).ok();
+    let mut asyncio = session.interpreter("asyncio", Interpreter::asyncio);
+    let mut seed = session.interpreter("the seed", Interpreter::seed);
     drain(session, session.size(1024, 32) * MIB, &tokio, asyncio.as_mut());
     capture(session, session.size(256, 16) * MIB, &tokio, asyncio.as_mut(), seed.as_mut());
     echo(session, session.size(256, 16) * MIB, &tokio, asyncio.as_mut(), seed.as_mut());
@@ -71,9 +71,9 @@ fn drain(session: &Session, bytes: usize, tokio: &Tokio, asyncio: Option<&mut In
     race.add("tokio ct", || timed(|| tokio.current(tokio_drain(argv.clone()))));
     race.add("tokio mt", || timed(|| tokio.multi(tokio_drain(argv.clone()))));
     if let Some(asyncio) = asyncio {
-        race.add("asyncio", move || asyncio.ask(&format!("drain\t{}", argv.join("\t"))));
+        race.add_here("asyncio", move || asyncio.ask(&format!("drain\t{}", argv.join("\t"))));
     }
-    let samples = race.run(session.rounds(7));
+    let samples = race.run(session, 7);
     let case = "drain of 1 GiB";
     let peers = [("std", None), ("async-process", None), ("tokio ct", HALF), ("tokio mt", HALF), ("asyncio", None)];
     session.report(case, Seconds, &samples, "ours, by hand", &peers);
@@ -136,12 +136,12 @@ fn capture(
     });
     race.add("duct", || timed(|| duct::cmd(&argv[0], &argv[1..]).stdout_capture().run().unwrap()));
     if let Some(asyncio) = asyncio {
-        race.add("asyncio", move || asyncio.ask(&format!("capture\t{}", argv.join("\t"))));
+        race.add_here("asyncio", move || asyncio.ask(&format!("capture\t{}", argv.join("\t"))));
     }
     if let Some(seed) = seed {
-        race.add("the seed", move || seed.ask(&format!("seed_capture\t{}", argv.join("\t"))));
+        race.add_here("the seed", move || seed.ask(&format!("seed_capture\t{}", argv.join("\t"))));
     }
-    let samples = race.run(session.rounds(7));
+    let samples = race.run(session, 7);
     let case = "capture of 256 MiB";
     let peers = [
         ("std", Some(1.0)),
@@ -182,12 +182,12 @@ fn echo(
         timed(|| command.run().unwrap())
     });
     if let Some(asyncio) = asyncio {
-        race.add("asyncio", move || asyncio.ask(&format!("echo\t{bytes}")));
+        race.add_here("asyncio", move || asyncio.ask(&format!("echo\t{bytes}")));
     }
     if let Some(seed) = seed {
-        race.add("the seed", move || seed.ask(&format!("seed_echo\t{bytes}")));
+        race.add_here("the seed", move || seed.ask(&format!("seed_echo\t{bytes}")));
     }
-    let samples = race.run(session.rounds(5));
+    let samples = race.run(session, 5);
     let case = "256 MiB through `cat` and back";
     let peers = [
         ("two threads", Some(1.0)),
