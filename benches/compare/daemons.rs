@@ -37,7 +37,7 @@ pub(crate) fn run(session: &Session) {
         DirBuilder::new().mode(0o700).create(&directory).expect("`target` is ours");
     }
     let controller = Controller::new(Idle).directory(&directory);
-    let seed = session.interpreter("the seed", Interpreter::seed);
+    let seed = session.seed();
     for (name, size) in [("16 MiB", 16 * MIB), ("1 GiB", session.size(1024, 64) * MIB)] {
         if Ballast::is_affordable(size) {
             with_resident(session, name, size, &controller);

@@ -18,7 +18,6 @@ use crate::children;
 use crate::executors::{Tokio, block_on};
 use crate::harness::{Race, median};
 use crate::partner::Partner;
-use crate::python::Interpreter;
 use crate::raw;
 use crate::record::Unit::Seconds;
 use crate::roles;
@@ -278,7 +277,7 @@ fn of_a_stranger(session: &Session) {
     session.report(case, Seconds, &samples, "ours in tokio ct", &[("pidfd poll", GOAL), ("pidfd in tokio ct", None)]);
 
     // The seed waits for no other process than its daemon, and then by looking again and again.
-    let seed = session.interpreter("the seed", Interpreter::seed);
+    let seed = session.seed();
     let mut race = Race::new();
     race.add("ours", || {
         let process = deluxe_process::Process::open(bear()).unwrap();

@@ -71,8 +71,18 @@ impl Session {
         }
     }
 
-    /// A peer in Python. Only who measures asks it anything.
-    pub(crate) fn interpreter(&self, name: &str, start: fn() -> Result<Interpreter, String>) -> Option<Interpreter> {
+    /// asyncio, if it is to be had.
+    pub(crate) fn asyncio(&self) -> Option<Interpreter> {
+        self.interpreter("asyncio", Interpreter::asyncio)
+    }
+
+    /// The module that this crate re-imagines, if it is to be had. It takes its time.
+    pub(crate) fn seed(&self) -> Option<Interpreter> {
+        self.interpreter("the seed", || if self.is_quick { Err("is slow".to_owned()) } else { Interpreter::seed() })
+    }
+
+    /// Only who measures asks it anything.
+    fn interpreter(&self, name: &str, start: impl FnOnce() -> Result<Interpreter, String>) -> Option<Interpreter> {
         if self.stands_by {
             return None;
         }

@@ -48,10 +48,7 @@ struct Interpreters {
 
 impl Interpreters {
     fn start(session: &Session) -> Interpreters {
-        Interpreters {
-            asyncio: session.interpreter("asyncio", Interpreter::asyncio),
-            seed: session.interpreter("the seed", Interpreter::seed),
-        }
+        Interpreters { asyncio: session.asyncio(), seed: session.seed() }
     }
 }
 

@@ -27,8 +27,8 @@ type Argv = Vec<String>;
 
 pub(crate) fn run(session: &Session) {
     let tokio = Tokio::new();
-    let mut asyncio = session.interpreter("asyncio", Interpreter::asyncio);
-    let mut seed = session.interpreter("the seed", Interpreter::seed);
+    let mut asyncio = session.asyncio();
+    let mut seed = session.seed();
     drain(session, session.size(1024, 32) * MIB, &tokio, asyncio.as_mut());
     capture(session, session.size(256, 16) * MIB, &tokio, asyncio.as_mut(), seed.as_mut());
     echo(session, session.size(256, 16) * MIB, &tokio, asyncio.as_mut(), seed.as_mut());
