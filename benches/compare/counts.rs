@@ -17,19 +17,19 @@ use crate::session::{Session, folder};
 const CONTENDERS: [&str; 4] = ["ours", "async-process", "tokio ct", "std"];
 
 /// The kinds of work, and how many system calls each may take.
-const KINDS: [(&str, f64); 2] = [("spawn", 9.0), ("output", 26.0)];
+const KINDS: [(&str, &str, f64); 3] =
+    [("spawn", "spawn and a wait", 9.0), ("status", "`status()`", 9.0), ("output", "`output()`", 26.0)];
 
 pub(crate) fn run(session: &Session) {
     if children::ending().is_none() {
         return session.skip("counts: their child is written for x86-64 alone");
     }
-    for (kind, goal) in KINDS.into_iter().take(session.size(KINDS.len(), 1)) {
-        let shown = if kind == "spawn" { "spawn and wait" } else { "`output()`" };
+    for (kind, shown, goal) in KINDS.into_iter().take(session.size(KINDS.len(), 1)) {
         if let Some(counts) = all(session, kind, system_calls) {
-            report(session, &format!("system calls of a {shown}"), &counts, Some(goal));
+            report(session, &format!("system calls: {shown}"), &counts, Some(goal));
         }
         if let Some(counts) = all(session, kind, instructions) {
-            report(session, &format!("instructions of a {shown}, user space"), &counts, None);
+            report(session, &format!("instructions in user space: {shown}"), &counts, None);
         }
     }
 }
@@ -128,18 +128,19 @@ pub(crate) fn spawn(contender: &str, kind: &str, count: usize) {
             ("ours", "spawn") => block_on(async {
                 deluxe_process::Command::new(&program).spawn().await.unwrap().wait().await.unwrap();
             }),
+            ("ours", "status") => drop(block_on(deluxe_process::Command::new(&program).status()).unwrap()),
             ("ours", "output") => drop(block_on(deluxe_process::Command::new(&program).output()).unwrap()),
-            ("async-process", "spawn") => block_on(async {
+            ("async-process", "spawn" | "status") => block_on(async {
                 async_process::Command::new(&program).spawn().unwrap().status().await.unwrap();
             }),
             ("async-process", "output") => drop(block_on(async_process::Command::new(&program).output()).unwrap()),
-            ("tokio ct", "spawn") => tokio.current(async {
+            ("tokio ct", "spawn" | "status") => tokio.current(async {
                 tokio::process::Command::new(&program).spawn().unwrap().wait().await.unwrap();
             }),
             ("tokio ct", "output") => tokio.current(async {
                 tokio::process::Command::new(&program).output().await.unwrap();
             }),
-            ("std", "spawn") => drop(std::process::Command::new(&program).spawn().unwrap().wait().unwrap()),
+            ("std", "spawn" | "status") => drop(std::process::Command::new(&program).spawn().unwrap().wait().unwrap()),
             ("std", "output") => drop(std::process::Command::new(&program).output().unwrap()),
             other => panic!("there is no contender {other:?}"),
         }

@@ -96,6 +96,9 @@ fn compare(options: &Options) -> ExitCode {
     }
     let results = if options.is_last { Results::load() } else { measure(options) };
     println!("{}", table::of_all(&results));
+    if options.is_quick {
+        println!("A quick run: sizes are smaller than said, rounds are few, and no figure means anything.");
+    }
     let is_complete = results.failed.is_empty();
     if let Err(error) = results.write(options) {
         eprintln!("the results could not be written: {error}");

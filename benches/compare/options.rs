@@ -36,6 +36,9 @@ impl Options {
                 name => options.filters.push(name.to_owned()),
             }
         }
+        if options.is_quick && options.is_document {
+            return Err("a quick run shows nothing that is worth a document".to_owned());
+        }
         Ok(options)
     }
 

@@ -20,6 +20,7 @@ const ROW: f64 = 18.0;
 const BAR: f64 = 12.0;
 
 const OURS: &str = "#c2410c";
+const OURS_TOO: &str = "#fdba74";
 const PEER: &str = "#94a3b8";
 const GOAL: &str = "#ffffff";
 const INK: &str = "#1e293b";
@@ -95,7 +96,7 @@ fn text(content: impl Into<String>, x: f64, y: f64, anchor: &str) -> Text {
     Text::new(content).set("x", x).set("y", y).set("text-anchor", anchor).set("fill", INK)
 }
 
-/// Where one case is measured in several ways of ours, the first is the one that is shown.
+/// Where one case is measured in several ways of ours, peers stand against the first; the others are bars like them.
 fn cases<'a>(records: &[&'a Record]) -> Vec<Case<'a>> {
     let mut cases: Vec<Case<'a>> = Vec::new();
     for record in records {
@@ -111,10 +112,20 @@ fn cases<'a>(records: &[&'a Record]) -> Vec<Case<'a>> {
             cases.len() - 1
         });
         let bars = &mut cases[index].bars;
+        if bars.iter().all(|bar| bar.name != ours) {
+            let first = records.iter().find(|other| other.case == record.case && other.ours_name == bars[0].name);
+            let times = first.map_or(1.0, |first| record.ours / first.ours);
+            let label = format!("{} × ({})", three_digits(times), record.unit.show(record.ours));
+            bars.push(Bar { name: ours, times, label, colour: OURS_TOO });
+        }
         if bars[0].name == ours {
             let times = 1.0 / record.ratio;
             let name = record.peer_name.as_str();
-            let colour = if name == THE_GOAL { GOAL } else { PEER };
+            let colour = match name {
+                THE_GOAL => GOAL,
+                _ if !record.is_against_a_peer() => OURS_TOO,
+                _ => PEER,
+            };
             let label = format!("{} × ({})", three_digits(times), record.unit.show(record.peer));
             bars.push(Bar { name, times, label, colour });
         }

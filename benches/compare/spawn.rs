@@ -69,6 +69,14 @@ fn spawn_and_wait(
         let program = program.to_owned();
         timed(|| tokio.multi(async move { way.drive_tasks(|| ours(program.clone())).await })) / each
     });
+    race.add("ours, `status()`", || timed(|| block_on(way.drive(|| our_status(program.into())))) / each);
+    race.add("ours, `status()`, in tokio ct", || {
+        timed(|| tokio.current(way.drive_tasks(|| our_status(program.into())))) / each
+    });
+    race.add("ours, `status()`, in tokio mt", || {
+        let program = program.to_owned();
+        timed(|| tokio.multi(async move { way.drive_tasks(|| our_status(program.clone())).await })) / each
+    });
     race.add("posix_spawn", || timed(|| plain(&spawner, way)) / each);
     race.add("std", || timed(|| with_std(program, way)) / each);
     race.add("async-process", || timed(|| block_on(way.drive(|| async_process(program.into())))) / each);
@@ -94,29 +102,32 @@ fn spawn_and_wait(
         Way::Together(_) => 20,
     };
     let samples = race.run(session, rounds);
-    session.report(
-        case,
-        Seconds,
-        &samples,
-        "ours",
-        &[
-            ("posix_spawn", None),
-            ("std", None),
-            ("async-process", GOAL),
-            ("tokio ct", GOAL),
-            ("tokio mt", GOAL),
-            ("duct", None),
-            ("asyncio", None),
-            ("the seed", None),
-        ],
-    );
+    let peers = [
+        ("posix_spawn", None),
+        ("std", None),
+        ("async-process", GOAL),
+        ("tokio ct", GOAL),
+        ("tokio mt", GOAL),
+        ("duct", None),
+        ("asyncio", None),
+        ("the seed", None),
+    ];
+    session.report(case, Seconds, &samples, "ours", &peers);
     session.report(case, Seconds, &samples, "ours in tokio ct", &[("tokio ct", GOAL)]);
     session.report(case, Seconds, &samples, "ours in tokio mt", &[("tokio mt", GOAL)]);
+    session.report(case, Seconds, &samples, "ours, `status()`", &peers[..5]);
+    session.report(case, Seconds, &samples, "ours, `status()`, in tokio ct", &[("tokio ct", GOAL)]);
+    session.report(case, Seconds, &samples, "ours, `status()`, in tokio mt", &[("tokio mt", GOAL)]);
 }
 
 async fn ours(program: PathBuf) {
     let child = deluxe_process::Command::new(program).spawn().await.unwrap();
     assert!(child.wait().await.unwrap().success());
+}
+
+/// The same to a caller who wants nothing but the end; so do the peers, whose `status` is a spawn and a wait.
+async fn our_status(program: PathBuf) {
+    assert!(deluxe_process::Command::new(program).status().await.unwrap().success());
 }
 
 async fn async_process(program: PathBuf) {
