@@ -95,9 +95,9 @@ fn system_calls(contender: &str, kind: &str, count: usize) -> Result<f64, String
     Ok(total as f64)
 }
 
-/// A call that another thread's output has cut in two is one, and an exit is none.
+/// A call that a signal has interrupted and the kernel begins again is one, and an exit is none.
 fn is_a_call(line: &str) -> bool {
-    !line.starts_with("<...") && !line.starts_with("+++") && !line.starts_with("---")
+    !line.starts_with("+++") && !line.starts_with("---") && !line.contains(" = ? ERESTART")
 }
 
 fn files(folder: &Path) -> Vec<PathBuf> {

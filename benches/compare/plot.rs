@@ -1,4 +1,4 @@
-//! A plot for each bench: what peers take for what we take once, as bars.
+//! A plot for each bench: what everybody takes, as many times ours, as bars.
 //!
 //! Where somebody is further away than a reader could see side by side, the scale is logarithmic, and says so.
 
@@ -45,7 +45,7 @@ struct Case<'a> {
 
 struct Bar<'a> {
     name: &'a str,
-    /// In what we take.
+    /// As many times ours.
     times: f64,
     label: String,
     colour: &'static str,
@@ -116,7 +116,8 @@ fn cases<'a>(records: &[&'a Record]) -> Vec<Case<'a>> {
             let first = records.iter().find(|other| other.case == record.case && other.ours_name == bars[0].name);
             let times = first.map_or(1.0, |first| record.ours / first.ours);
             let label = format!("{} × ({})", three_digits(times), record.unit.show(record.ours));
-            bars.push(Bar { name: ours, times, label, colour: OURS_TOO });
+            let place = bars.iter().take_while(|bar| bar.colour != PEER).count();
+            bars.insert(place, Bar { name: ours, times, label, colour: OURS_TOO });
         }
         if bars[0].name == ours {
             let times = 1.0 / record.ratio;
@@ -133,7 +134,7 @@ fn cases<'a>(records: &[&'a Record]) -> Vec<Case<'a>> {
     cases
 }
 
-/// Where on the paper so many times as much as ours is.
+/// Where on the paper so many times ours is.
 struct Scale {
     least: f64,
     most: f64,
@@ -173,9 +174,9 @@ impl Scale {
 
     fn label(&self) -> &'static str {
         if self.is_logarithmic {
-            "what peers take for what we take once (logarithmic; shorter is better)"
+            "as many times ours (logarithmic; shorter is better)"
         } else {
-            "what peers take for what we take once (shorter is better)"
+            "as many times ours (shorter is better)"
         }
     }
 }
