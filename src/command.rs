@@ -13,6 +13,7 @@ mod output;
 mod quote;
 mod run;
 mod stdio;
+mod tail;
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -321,6 +322,9 @@ impl Command {
     /// from it are stopped, and the error ([`is_timeout`](crate::Error::is_timeout)) has the output so far.
     ///
     /// After [`spawn`](Command::spawn) it counts from there, and whoever waits for the child enforces it.
+    ///
+    /// A start can hang in the kernel, as on a dead network mount. When the time is over by then, the error has no
+    /// process, and what comes of the start is stopped in the background.
     pub fn timeout(&mut self, time: Duration) -> &mut Command {
         self.timeout = Some(time);
         self

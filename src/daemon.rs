@@ -16,7 +16,7 @@
 //! | 1 | close all descriptors but the standard streams | stage 1 marks all of them to be closed by its exec of stage 2, whoever opened them, and whether or not they are close-on-exec | `facts::descriptors`, `defects::d44_nothing_of_the_callers_is_open_in_the_daemon` |
 //! | 2 | reset all signal handlers | stage 1, also what the starter ignores | `facts::mask_and_dispositions` |
 //! | 3 | reset the signal mask | stage 1 | `facts::mask_and_dispositions` |
-//! | 4 | sanitise the environment | the starter, when it executes stage 1: without what belongs to its terminal, session and supervisor, or just what [`environment`](Controller::environment) says | `facts::environment_is_sanitised`, `facts::environment_of_its_own` |
+//! | 4 | sanitise the environment | the starter, when it executes stage 1: without what belongs to its terminal, session and supervisor, or just what [`environment`](Controller::environment) says; or that of the [`user`](Controller::user) | `facts::environment_is_sanitised`, `facts::environment_of_its_own`, `user::nothing_of_roots_environment` |
 //! | 5 | fork | the starter executes stage 1, and does not fork | `facts::session_group_terminal_and_parent`, `many::inside_a_busy_runtime` |
 //! | 6 | setsid | stage 1 | `facts::session_group_terminal_and_parent` |
 //! | 7 | fork again, so that no terminal can be had | stage 1 executes stage 2, which leads no session | `facts::session_group_terminal_and_parent`, `facts::a_terminal_of_the_caller_is_not_the_daemons` |
@@ -24,8 +24,8 @@
 //! | 9 | `/dev/null` as stdin, stdout and stderr | stdin and stdout from the beginning, stderr when it is ready: what it says until then goes to the starter; or the [`log_file`](Controller::log_file) | `facts::standard_streams`, `control::a_log_file` |
 //! | 10 | set the umask | stage 1; to 022, or to what [`umask`](Controller::umask) says, since 0 makes files that all can write | `facts::directory_umask_and_name`, `defects::d28_umask_zero_makes_nothing_writable_for_others` |
 //! | 11 | change to `/` | stage 1; or to the [`working_directory`](Controller::working_directory) | `facts::directory_umask_and_name`, `seed::working_directory_is_honoured` |
-//! | 12 | write a pidfile, without a race | the daemon, whole and under its locks, which alone say who runs | `facts::the_pidfile_is_complete_when_start_returns`, `seed::life_cycle` |
-//! | 13 | drop privileges | not here yet: the daemon is the starter's user. A program with more rights than its caller (set-user-id) is refused | `facts::the_user_is_the_starters` |
+//! | 12 | write a pidfile, without a race | the daemon, whole and under its locks, which alone say who runs | `facts::the_pidfile_is_complete_when_start_returns`, `seed::life_cycle`, `user::life_cycle` |
+//! | 13 | drop privileges | stage 1, when it executes stage 2 as the [`user`](Controller::user) that root names: nothing of the daemon ever runs as root. By default the daemon is the starter's user. A program with more rights than its caller (set-user-id) is refused | `user::all_ids_and_groups`, `user::nothing_of_roots_environment`, `facts::the_user_is_the_starters` |
 //! | 14 | tell the starter that it is ready | the daemon, after all of this and after its `setup`, or when it [says so](Context::ready); else its error | `hooks::ready_when_told`, `failures::setup_fails` |
 //! | 15 | the starter returns only then | [`start`](Controller::start) does, and leaves no daemon behind when it fails | `hooks::ready_when_told`, `facts::a_captured_start_returns_at_once` |
 
@@ -34,7 +34,10 @@ mod handshake;
 mod identity;
 mod init;
 mod launch;
+mod line;
+mod pidfile;
 mod runner;
+mod settings;
 mod stage;
 
 use std::fmt;
@@ -273,6 +276,11 @@ impl Future for Terminating {
             shared.is_terminating.load(Ordering::Acquire).then_some(())
         })
     }
+}
+
+/// The messages of an error and of all its causes.
+fn causes(error: &(dyn std::error::Error + 'static)) -> Vec<String> {
+    std::iter::successors(Some(error), |error| error.source()).map(ToString::to_string).collect()
 }
 
 /// Ready when `look` finds something, which it is asked again after each notification.

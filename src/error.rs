@@ -64,9 +64,9 @@ pub enum ErrorKind {
     ExitStatus,
     /// The command was ended by a signal.
     Signaled,
-    /// The time given was over, and what still ran was stopped.
+    /// The time given was over, and what still ran was stopped, or the cause says what was not.
     TimedOut,
-    /// The command wrote more than the limit allows, and was stopped.
+    /// The command wrote more than the limit allows, and was stopped, or the cause says what was not.
     OutputLimit,
     /// The output is not the UTF-8 text that was asked for.
     InvalidUtf8,

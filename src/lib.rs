@@ -51,7 +51,7 @@
 //! | that of [`Controller::wait`], and of what only asks | nothing |
 //! | that of [`Controller::signal`] and its like | the signal was sent or not |
 //! | [`Controller`] | nothing: the daemon goes on |
-//! | [`daemon::Main`], [`daemon::Standby`] in a daemon's process | the daemon is gone without an orderly end: its executor must see it through |
+//! | [`daemon::Main`], [`daemon::Standby`] in a daemon's process | the daemon is gone without an orderly end: its executor must see it through; with a `Standby` the process ends, too |
 //! | what only looks up accounts, [`real_users`] and those of [`User`] | nothing |
 //!
 //! "In the background" is on the crate's one thread, so it needs no executor, not even one that still lives. A program

@@ -43,11 +43,6 @@ impl Slots {
         .await
     }
 
-    /// Whether nothing runs, or is about to.
-    pub(crate) fn is_idle(&self) -> bool {
-        self.running().is_empty()
-    }
-
     async fn acquire(&'static self) -> Slot {
         loop {
             let freed = self.freed.listen();
@@ -102,7 +97,9 @@ impl Drop for Slot {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::mpsc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::sync::{Arc, mpsc};
+    use std::task::{Context, Wake};
 
     #[test]
     fn work_that_hangs_stops_counting() {
@@ -148,5 +145,34 @@ mod tests {
             drop(release);
             SLOTS.run(|| ()).await;
         });
+    }
+
+    /// Who waits for a slot, and whether it was woken.
+    #[derive(Default)]
+    struct Woken(AtomicBool);
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.store(true, Ordering::SeqCst);
+        }
+    }
+
+    #[test]
+    fn slots_that_are_freed_at_once_add_up() {
+        static SLOTS: Slots = Slots::new();
+        let held: Vec<Slot> = (0..limit()).filter_map(|_| SLOTS.try_acquire().ok()).collect();
+        assert_eq!(held.len(), limit());
+        let mut waiters: Vec<_> =
+            (0..limit()).map(|_| (Box::pin(SLOTS.acquire()), Arc::new(Woken::default()))).collect();
+        for (waiter, woken) in &mut waiters {
+            assert!(waiter.as_mut().poll(&mut Context::from_waker(&Arc::clone(woken).into())).is_pending());
+        }
+        drop(held);
+        // None of them has come to look when the next is freed.
+        for (_, woken) in &waiters {
+            assert!(woken.0.load(Ordering::SeqCst));
+        }
+        let slots = waiters.into_iter().map(|(waiter, _)| future::block_on(waiter));
+        assert_eq!(slots.collect::<Vec<Slot>>().len(), limit());
     }
 }

@@ -127,6 +127,10 @@ impl NoOutcome {
     pub(crate) fn refusal(&self) -> Option<Refusal> {
         match *self {}
     }
+
+    pub(crate) async fn left(&self) -> io::Result<()> {
+        match *self {}
+    }
 }
 
 /// How a process ended.
@@ -170,20 +174,21 @@ pub(crate) type Outcome = NoOutcome;
 
 /// Starts a child and waits for nothing, not even for the program to be executed: the first of the blueprint's and `others`
 /// that can be, as execvp(3) chooses. `None` when that can't be done here or now; [`spawn`] will say why, if it has to.
+/// With a notice, [`Outcome::left`] can be awaited.
 ///
-/// Before its end the child may still be on its way to its program, so it must not have been asked for a group of its own:
-/// a signal to that would reach this program's.
-pub(crate) fn begin(blueprint: &Blueprint, others: &[PathBuf]) -> Option<(Handle, Outcome)> {
+/// Before it has left, or ended, the child may still be on its way to its program, so it must not have been asked for a
+/// group of its own: a signal to that would reach this program's.
+pub(crate) fn begin(blueprint: &Blueprint, others: &[PathBuf], has_notice: bool) -> Option<(Handle, Outcome)> {
     #[cfg(all(target_os = "linux", target_arch = "x86_64", not(deluxe_process_force_posix_spawn)))]
     {
         match uses_portable_engine() {
-            Ok(false) => spawn_clone::begin(blueprint, others),
+            Ok(false) => spawn_clone::begin(blueprint, others, has_notice),
             _ => None,
         }
     }
     #[cfg(not(all(target_os = "linux", target_arch = "x86_64", not(deluxe_process_force_posix_spawn))))]
     {
-        let _ = (blueprint, others);
+        let _ = (blueprint, others, has_notice);
         None
     }
 }

@@ -3,6 +3,7 @@
 //! The system's own account database answers, at the moment of each call and off-thread, because a directory server
 //! can take its time. Nothing is remembered, and nothing happens before a call.
 
+pub(crate) mod becoming;
 mod login_defs;
 
 use std::collections::BTreeSet;

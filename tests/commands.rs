@@ -13,7 +13,7 @@ use std::process::ExitStatus;
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use deluxe_process::{Command, ErrorKind, Output, Shutdown, Signal, Stdio};
+use deluxe_process::{Command, ErrorKind, Output, OutputLimit, Shutdown, Signal, Stdio};
 use futures_lite::future;
 
 use executors::{Itself, Mark, OWN_STDIN, Outcome, Place, passes, sh};
@@ -485,6 +485,19 @@ async fn secrets_that_the_child_repeats_are_redacted() -> Outcome {
     assert_eq!(error.stderr_tail(), Some("wrong password '***', token ***."));
     for text in [error.to_string(), format!("{error:#}"), format!("{error:?}")] {
         assert!(!text.contains(SECRET) && !text.contains("t0ken"), "{text}");
+    }
+
+    // A limit leaves half of it.
+    let mut command = sh("printf 'wrong: %s' \"$1\" >&2; exit 3");
+    command.arg("sh").secret_arg(SECRET);
+    let half = SECRET.len() / 2;
+    for (limit, expected) in [
+        (OutputLimit::tail(half), "***"),
+        (OutputLimit::head("wrong: ".len() + half), "wrong: ***"),
+        (OutputLimit::fail("wrong: ".len() + half), "wrong: ***"),
+    ] {
+        let error = command.output_limit(limit).read().await.unwrap_err();
+        assert_eq!(error.stderr_tail(), Some(expected));
     }
     Ok(())
 }

@@ -11,51 +11,69 @@
 //! | `DAEMON_ATTACKS_DROPS` | 1000 | how many `start()` futures are dropped |
 //! | `DAEMON_ATTACKS_SEED` | by chance, printed | what chance begins with |
 
-#![cfg(all(target_os = "linux", feature = "daemon"))]
 #![allow(clippy::unwrap_used, reason = "all of this is tests, in a form that the lint does not know")]
 
+#[cfg(target_os = "linux")]
 #[path = "daemon_attacks/again.rs"]
 mod again;
+#[cfg(target_os = "linux")]
 #[path = "daemon_attacks/drops.rs"]
 mod drops;
+#[cfg(target_os = "linux")]
 #[path = "daemon_attacks/inside.rs"]
 mod inside;
+#[cfg(target_os = "linux")]
 #[path = "daemon_attacks/kills.rs"]
 mod kills;
+#[cfg(target_os = "linux")]
 #[path = "daemon_attacks/marks.rs"]
 mod marks;
+#[cfg(target_os = "linux")]
 #[path = "daemon_attacks/pidfiles.rs"]
 mod pidfiles;
+#[cfg(target_os = "linux")]
 #[path = "daemon_attacks/places.rs"]
 mod places;
+#[cfg(target_os = "linux")]
 #[path = "daemon_attacks/raw.rs"]
 mod raw;
+#[cfg(target_os = "linux")]
 #[path = "daemon_attacks/scene.rs"]
 mod scene;
+#[cfg(target_os = "linux")]
 #[path = "daemon_attacks/starters.rs"]
 mod starters;
+#[cfg(target_os = "linux")]
 #[path = "daemon_attacks/stops.rs"]
 mod stops;
+#[cfg(target_os = "linux")]
 #[path = "daemon_attacks/strangers.rs"]
 mod strangers;
+#[cfg(target_os = "linux")]
 #[path = "daemon_attacks/warden.rs"]
 mod warden;
+#[cfg(target_os = "linux")]
 #[path = "daemon_attacks/worker.rs"]
 mod worker;
 
+#[cfg(target_os = "linux")]
 use std::process::{Command, ExitCode, Stdio};
 
+#[cfg(target_os = "linux")]
 use libtest_mimic::{Arguments, Trial};
 
+#[cfg(target_os = "linux")]
 use scene::Scene;
 
 /// A test, and what it needs of the machine.
+#[cfg(target_os = "linux")]
 struct Case {
     name: &'static str,
     needs: &'static [Needs],
     run: fn(&Scene),
 }
 
+#[cfg(target_os = "linux")]
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Needs {
     Root,
@@ -65,6 +83,7 @@ enum Needs {
     Strace,
 }
 
+#[cfg(target_os = "linux")]
 impl Needs {
     fn is_met(self) -> bool {
         let succeeds = |program: &str, args: &[&str]| {
@@ -84,15 +103,21 @@ impl Needs {
 }
 
 /// Lists the functions of a module as cases.
+#[cfg(target_os = "linux")]
 macro_rules! cases {
     ($module:ident, $needs:expr, [$($name:ident),+ $(,)?]) => {
         [$(Case { name: concat!(stringify!($module), "::", stringify!($name)), needs: $needs, run: $module::$name }),+]
     };
 }
 
+#[cfg(target_os = "linux")]
 fn all_cases() -> Vec<Case> {
     let mut cases = Vec::new();
-    cases.extend(cases!(starters, &[], [one_of_sixty_four, stops_and_kills_mixed_in, a_new_boot]));
+    cases.extend(cases!(
+        starters,
+        &[],
+        [one_of_sixty_four, stops_and_kills_mixed_in, a_new_boot, a_loser_without_patience]
+    ));
     cases.extend(cases!(
         kills,
         &[],
@@ -101,7 +126,14 @@ fn all_cases() -> Vec<Case> {
     cases.extend(cases!(
         kills,
         &[Needs::Strace],
-        [first_stage_at_every_step, second_stage_at_every_step, starter_at_every_step]
+        [
+            first_stage_at_every_step,
+            second_stage_at_every_step,
+            starter_at_every_step,
+            first_stage_at_every_step_to_a_blocked_setup,
+            second_stage_at_every_step_around_a_blocked_setup,
+            starter_at_every_step_around_a_blocked_setup
+        ]
     ));
     cases.extend(cases!(
         pidfiles,
@@ -138,13 +170,22 @@ fn all_cases() -> Vec<Case> {
     ));
     cases.extend(cases!(places, &[Needs::Root], [lock_files_of_others, another_users_daemon]));
     cases.extend(cases!(places, &[Needs::Root, Needs::Namespaces], [a_full_disk, a_read_only_view]));
-    cases.extend(cases!(marks, &[], [without_a_socket, with_nonsense, with_a_huge_length]));
-    cases.extend(cases!(marks, &[Needs::Root], [another_users_socket, set_user_id, set_group_id]));
+    cases.extend(cases!(marks, &[], [without_a_socket, with_nonsense, with_a_huge_length, of_another_version]));
+    cases.extend(cases!(
+        marks,
+        &[Needs::Root],
+        [another_users_socket, a_daemon_that_names_somebody_else, set_user_id, set_group_id]
+    ));
     cases.extend(cases!(drops, &[], [at_any_moment, everything_at_once]));
     cases.extend(cases!(inside, &[], [a_daemon_that_controls_itself, from_setup_to_the_end, a_fork_is_not_the_daemon]));
     cases
 }
 
+/// There are daemons on Linux alone, and a program needs a `main`.
+#[cfg(not(target_os = "linux"))]
+fn main() {}
+
+#[cfg(target_os = "linux")]
 fn main() -> ExitCode {
     again::stop_if_asked();
     deluxe_process::daemon::init().register::<worker::Worker>().run_on(futures_lite::future::block_on);

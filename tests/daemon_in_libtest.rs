@@ -1,6 +1,6 @@
 //! Daemons from a test binary whose `main` is libtest's, in plain tests and in those of an executor.
 
-#![cfg(feature = "daemon")]
+#![cfg(all(target_os = "linux", feature = "daemon"))]
 #![allow(clippy::unwrap_used, reason = "all of this is tests")]
 
 use std::fs;

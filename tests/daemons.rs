@@ -38,6 +38,10 @@ mod script;
 mod seed;
 #[path = "daemons/site.rs"]
 mod site;
+#[path = "daemons/user.rs"]
+mod user;
+#[path = "daemons/user_files.rs"]
+mod user_files;
 
 use std::env;
 use std::fs::{self, File};
@@ -272,10 +276,46 @@ fn cases() -> Vec<Case> {
         failures,
         One,
         Nothing,
-        [main_lacks_init, init_comes_too_late, binary_deleted, binary_replaced]
+        [main_lacks_init, init_comes_too_late, what_init_gives_is_dropped, binary_deleted, binary_replaced]
     ));
     cases.extend(cases!(failures, One, Root, [directory_of_another_user]));
     cases.extend(cases!(failures, One, Namespaces, [directory_read_only, the_disk_is_full]));
+    cases.extend(cases!(
+        user,
+        All,
+        Root,
+        [
+            all_ids_and_groups,
+            life_cycle,
+            what_a_killed_one_leaves_is_removed,
+            what_setup_says_reaches_root,
+            from_inside_the_daemon,
+        ]
+    ));
+    cases.extend(cases!(
+        user,
+        One,
+        Root,
+        [
+            nothing_of_roots_environment,
+            nobody_of_that_name,
+            only_root_can,
+            many_starters,
+            in_the_default_directory,
+            the_programs_own_file,
+        ]
+    ));
+    cases.extend(cases!(
+        user_files,
+        One,
+        Root,
+        [
+            the_users_own_hands_reach_nothing,
+            a_hostile_directory_of_the_pidfile,
+            first_one_user_then_another,
+            directories_and_files_are_the_users,
+        ]
+    ));
     cases.extend(cases!(many, One, Nothing, [every_executor_starts_every_other, inside_a_busy_runtime]));
     cases
 }

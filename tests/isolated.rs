@@ -62,6 +62,8 @@ const CASES: &[Case] = &[
     Case { name: "no_descriptors_for_the_first_spawn", run: descriptors::first_spawn, on: ONE },
     Case { name: "no_descriptors_for_the_first_lines", run: descriptors::first_lines, on: ONE },
     Case { name: "no_descriptors_for_a_stop", run: descriptors::stop, on: ONE },
+    Case { name: "no_descriptors_for_a_timeout", run: descriptors::timeout, on: ONE },
+    Case { name: "no_descriptors_when_a_stop_begins", run: descriptors::stop_later, on: ONE },
 
     Case { name: "another_thread_waits_for_any_child", run: disturbed::thief, on: EVERY },
     Case { name: "sigchld_is_ignored_from_the_start", run: disturbed::ignored_before, on: EVERY },
@@ -102,6 +104,8 @@ const CASES: &[Case] = &[
     Case { name: "a_fork_storm", run: storm::plain, on: ONE },
     Case { name: "a_fork_storm_in_a_group", run: storm::in_group, on: ONE },
     Case { name: "a_fork_storm_that_ignores_term", run: storm::stubborn, on: ONE },
+    Case { name: "a_shell_amid_its_forks", run: storm::shells, on: ONE },
+    Case { name: "a_vfork_that_stays", run: storm::vforked, on: ONE },
 
     Case { name: "an_exec_that_hangs", run: hanging::exec, on: ONE },
 ];
@@ -114,6 +118,7 @@ const PROGRAMS: &[(&str, Program)] = &[
     ("end", ends::program),
     ("first", descriptors::program),
     ("storm", storm::program),
+    ("vforks", storm::program_that_vforks),
 ];
 
 fn main() -> ExitCode {

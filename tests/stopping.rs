@@ -10,7 +10,7 @@ use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::ExitStatusExt;
 use std::time::Duration;
 
-use deluxe_process::{Child, Command, Error, Event, Lines, Process, Shutdown, Signal, Stdio};
+use deluxe_process::{Child, Command, Error, ErrorKind, Event, Lines, Process, Shutdown, Signal, Stdio};
 use futures_lite::{AsyncBufReadExt, AsyncReadExt, StreamExt, future, io::BufReader};
 
 use executors::{Itself, Mark, Outcome, Place, has_vanished, passes, sh, until};
@@ -37,7 +37,11 @@ on_every_executor![
     stops_at_the_same_time,
 ];
 
-in_processes_of_their_own![the_end_of_the_program_kills_what_is_on_a_leash, what_may_not_be_signalled_is_named,];
+in_processes_of_their_own![
+    the_end_of_the_program_kills_what_is_on_a_leash,
+    what_may_not_be_signalled_is_named,
+    a_stop_of_a_tree_that_holds_this_program_is_refused,
+];
 
 /// A tree of three levels that ignores SIGTERM: each says its number once it does, and then lives on.
 const STUBBORN: &str = "trap '' TERM; echo 1; sh -c 'echo 2; sh -c \"echo 3; exec sleep 1000\" & wait' & wait";
@@ -68,7 +72,7 @@ async fn a_timeout_stops_the_whole_tree() -> Outcome {
     loop {
         let mark = Mark::new();
         let error = stubborn(&mark).timeout(time).output().await.unwrap_err();
-        assert_eq!(mark.living(), [0; 0]);
+        until_stopped(&mark, &[&error]).await;
         assert!(error.is_timeout() && error.elapsed() >= Some(time));
         assert!(error.to_string().contains("timed out after "), "{error}");
         if error.pid().is_some() {
@@ -85,6 +89,15 @@ async fn a_timeout_stops_the_whole_tree() -> Outcome {
     }
 }
 
+/// Nothing lives on when a timeout is reported. One that was over while the command was being started has no process,
+/// and does not wait for what comes of the start: that is stopped in the background.
+async fn until_stopped(mark: &Mark, errors: &[&Error]) {
+    if errors.iter().any(|error| error.pid().is_none()) {
+        mark.until_living(0).await;
+    }
+    assert_eq!(mark.living(), [0; 0]);
+}
+
 async fn a_timeout_of_every_way_to_run() -> Outcome {
     let mark = Mark::new();
     let mut command = mark.put_on(sh("trap '' TERM; sleep 1000 & sleep 1000"));
@@ -94,12 +107,12 @@ async fn a_timeout_of_every_way_to_run() -> Outcome {
     let mut errors = vec![command.status().await.map(drop), command.output().await.map(drop)];
     errors.extend([command.run().await, command.read().await.map(drop), command.read_bytes().await.map(drop)]);
     errors.extend([last_line.await, last_event.await]);
+    let errors: Vec<Error> = errors.into_iter().map(Result::unwrap_err).collect();
+    until_stopped(&mark, &errors.iter().collect::<Vec<_>>()).await;
     for error in errors {
-        let error = error.unwrap_err();
         assert!(error.is_timeout(), "{error}");
         assert_eq!(error.command(), Some(command.to_string().as_str()));
     }
-    assert_eq!(mark.living(), [0; 0]);
     Ok(())
 }
 
@@ -393,6 +406,66 @@ async fn what_may_not_be_signalled_is_named(itself: Itself) -> Outcome {
     passes(unprivileged.env("SUITE_PID", sleep.id().to_string())).await?;
     assert_eq!(sleep.try_wait()?.is_none(), rustix::process::geteuid().is_root(), "another's is left alone");
     Ok(())
+}
+
+async fn a_stop_of_a_tree_that_holds_this_program_is_refused(itself: Itself) -> Outcome {
+    let this = std::process::id();
+    let parent = std::os::unix::process::parent_id();
+    // Both of them go on, or this test has no end.
+    for pid in if itself.is_child() { vec![this, parent] } else { vec![this] } {
+        for shutdown in [Shutdown::new(), Shutdown::kill()] {
+            let error = Process::open(pid)?.stop_with(shutdown).await.unwrap_err();
+            assert_eq!((error.kind(), error.pid()), (ErrorKind::Unsupported, Some(pid)));
+            assert!(error.to_string().starts_with("was not stopped"), "{error}");
+        }
+    }
+    if itself.is_child() { Ok(()) } else { itself.passes_alone().await }
+}
+
+/// Beyond the end of its leader, only a pidfd still leads to a group (Linux 6.9).
+#[cfg(not(deluxe_process_force_portable))]
+mod a_group_without_its_leader {
+    use super::*;
+    use deluxe_process::OutputLimit;
+
+    on_every_executor![is_stopped_for_a_limit, is_stopped_when_the_run_is_dropped_amid_it];
+
+    /// A group whose leader has ended, and left much output and somebody who does not heed a request.
+    async fn leaderless(mark: &Mark, output: &str) -> Result<Child, Error> {
+        let script = "trap '' TERM; sleep 1000 >/dev/null 2>&1 & printf '%b' \"$1\"";
+        let mut command = mark.put_on(sh(script));
+        command.args(["sh", output]).process_group(0).shutdown(Shutdown::new().grace(Duration::from_millis(200)));
+        let child = command.output_limit(OutputLimit::fail(4)).stdout(Stdio::piped()).spawn().await?;
+        child.wait().await?;
+        mark.until_living(1).await;
+        Ok(child)
+    }
+
+    async fn is_stopped_for_a_limit() -> Outcome {
+        let mark = Mark::new();
+        let child = leaderless(&mark, "12345").await?;
+        let error = child.wait_with_output().await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::OutputLimit);
+        assert_eq!(mark.living(), [0; 0]);
+        Ok(())
+    }
+
+    async fn is_stopped_when_the_run_is_dropped_amid_it() -> Outcome {
+        let mark = Mark::new();
+        let child = leaderless(&mark, "12345").await?;
+        let mut run = child.wait_with_output();
+        assert!(future::poll_once(&mut run).await.is_none(), "it waits for the time of grace");
+        drop(run);
+        mark.until_living(0).await;
+
+        // What a command that has ended as it should leaves running is its own affair.
+        let child = leaderless(&mark, "1234").await?;
+        let mut run = child.wait_with_output();
+        let _ = future::poll_once(&mut run).await;
+        drop(run);
+        assert!(mark.has_living(1));
+        Ok(())
+    }
 }
 
 /// The executor goes away under a run. Each has its own way to go, so each has its own test.

@@ -16,7 +16,7 @@ use std::time::Duration;
 use deluxe_process::{Command, Error, ErrorKind, Event, OutputLimit, Process, Shutdown, Stdio};
 use futures_lite::{AsyncRead, AsyncReadExt, AsyncWriteExt, StreamExt, future};
 
-use executors::{Itself, Mark, OWN_STDIN, Outcome, Place, has_vanished, passes, peak_memory, sh, until};
+use executors::{Itself, Mark, OWN_STDIN, Outcome, Place, has_vanished, passes, peak_memory, pipe, sh, until};
 
 on_every_executor![
     stdin_from_nothing_a_file_and_a_pipe,
@@ -61,6 +61,7 @@ on_every_executor![
 in_processes_of_their_own![
     tee_captures_and_passes_on,
     tee_shows_the_end_of_stderr_in_errors,
+    tee_with_a_slow_reader,
     merged_streams_follow_an_inherited_stdout,
     memory_is_flat_while_a_reader_is_fed_and_lines_are_read,
     memory_is_flat_while_pipes_are_written_and_read,
@@ -117,7 +118,7 @@ async fn one_file_shared_by_clones() -> Outcome {
 }
 
 async fn two_children_joined_by_a_pipe() -> Outcome {
-    let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+    let (reader, writer) = pipe()?;
     let first = Command::new("seq").arg("1000").stdout(writer).spawn().await?;
     let sum = Command::new("awk").arg("{ s += $1 } END { print s }").stdin(reader).read().await?;
     assert_eq!(sum, "500500");
@@ -396,6 +397,30 @@ async fn tee_shows_the_end_of_stderr_in_errors(itself: Itself) -> Outcome {
     }
     let (_, stderr) = passes(&itself.command()).await?;
     assert_eq!(stderr.matches("<reason>\n").count(), 1, "{stderr}");
+    Ok(())
+}
+
+async fn tee_with_a_slow_reader(itself: Itself) -> Outcome {
+    if itself.is_child() {
+        let large = Command::new("seq").arg("200000").tee().read();
+        let meanwhile = async {
+            // The pipe of our own stdout is full, so whoever writes there waits.
+            until(|| rustix::io::ioctl_fionread(io::stdout()).unwrap() > 60_000).await;
+            sh("echo '<awake>' >&2").stderr(Stdio::inherit()).run().await
+        };
+        let (large, meanwhile) = future::zip(large, meanwhile).await;
+        assert_eq!(large?.lines().count(), 200_000);
+        return Ok(meanwhile?);
+    }
+    let (reader, writer) = pipe()?;
+    let mut events = itself.command().stdout(writer).events();
+    // Nobody reads before the other half has gone on without that.
+    while !matches!(events.next().await.unwrap()?, Event::Stderr(line) if line.contains("<awake>")) {}
+    let reading = blocking::unblock(move || io::read_to_string(std::fs::File::from(reader)));
+    let (text, rest) = future::zip(reading, events.try_collect::<_, Error, Vec<_>>()).await;
+    assert!(matches!(rest?.last(), Some(Event::Exit(status)) if status.success()));
+    let large: String = (1..=200_000).map(|number| format!("{number}\n")).collect();
+    assert!(text?.contains(&large), "nothing is lost");
     Ok(())
 }
 

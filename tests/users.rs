@@ -91,6 +91,7 @@ fn main() -> ExitCode {
             exit_statuses_are_the_commands_own,
             a_timeout_ends_the_tree,
             many_at_once,
+            traceable_where_children_leave_no_zombies,
             only_root_can
         ]
     ));

@@ -1,6 +1,7 @@
 //! The one engine behind all ways to run that wait for the end: it feeds stdin, drains both outputs, awaits the exit,
 //! enforces time and limits, and stops the tree when it has to, all at once and without a task of its own.
 
+use std::ffi::OsStr;
 use std::pin::Pin;
 use std::process::ExitStatus;
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use crate::command::input::{Feed, Supply};
 use crate::command::launch::{self, Clock, Launched, Unsaid, Until, handed_over, launch};
 use crate::command::launcher::{self, Switch};
 use crate::command::output::OutputLimit;
+use crate::command::tail::{Cut, tail};
 use crate::error::{Error, ErrorKind, Result};
 use crate::process::{Leash, Process, Wait, stop};
 use crate::sys::Outcome;
@@ -47,8 +49,10 @@ pub(super) struct Capture {
     deadline: Option<Timer>,
     ending: Option<Ending>,
     grace: Option<Timer>,
+    /// A pipe was held open when we stopped reading.
+    is_incomplete: bool,
     /// Set when all is over but the question whose word the exit status is.
-    over: Option<bool>,
+    is_over: bool,
     switch: Option<Arc<Switch>>,
     outcome: Option<Outcome>,
     is_heard: bool,
@@ -86,11 +90,41 @@ enum Stop {
     Done(Result<()>),
 }
 
-enum Why {
+/// Why a run came to an early end.
+pub(super) enum Why {
     TimedOut,
     Exceeded(Own, usize),
     /// The caller's reader, or one of our pipes.
     Failed(&'static str, std::io::Error),
+}
+
+impl Why {
+    /// The error of a run that was ended for this. What a stop has left is its cause.
+    pub(super) fn into_error(self, elapsed: Duration, stopped: Result<()>) -> Error {
+        let outcome = if stopped.is_ok() { "was stopped" } else { "could not be stopped for sure" };
+        let error = match self {
+            Why::TimedOut => Error::new(ErrorKind::TimedOut, format!("timed out after {elapsed:.1?} and {outcome}")),
+            Why::Exceeded(own, most) => {
+                let stream = match own {
+                    Own::Stdout => "stdout",
+                    Own::Stderr => "stderr",
+                };
+                let message = format!("wrote more than {most} bytes to {stream}, and {outcome} after {elapsed:.1?}");
+                Error::new(ErrorKind::OutputLimit, message)
+            }
+            Why::Failed(what, error) if stopped.is_ok() => {
+                Error::io(format!("{outcome} after {elapsed:.1?}: {what}"), error)
+            }
+            // Its place as the cause goes to what still runs.
+            Why::Failed(what, error) => {
+                Error::io(format!("{outcome} after {elapsed:.1?}, when {what} ({error})"), error)
+            }
+        };
+        match stopped {
+            Ok(()) => error,
+            Err(survivors) => error.with_source(survivors),
+        }
+    }
 }
 
 /// A run that is over.
@@ -103,6 +137,7 @@ pub(super) struct Finished {
     ending: Option<(Why, Result<()>)>,
     pub(super) stdout: Vec<u8>,
     pub(super) stderr: Vec<u8>,
+    stderr_cut: Option<Cut>,
     pub(super) is_truncated: bool,
     pub(super) is_incomplete: bool,
 }
@@ -145,7 +180,8 @@ impl Capture {
             clock,
             ending: None,
             grace: None,
-            over: None,
+            is_incomplete: false,
+            is_over: false,
             switch,
             outcome,
             is_heard,
@@ -155,25 +191,24 @@ impl Capture {
 
     /// Runs to the end.
     pub(super) async fn finish(mut self) -> Result<Finished> {
-        let is_incomplete = std::future::poll_fn(|cx| self.poll(cx)).await;
+        std::future::poll_fn(|cx| self.poll(cx)).await;
         match self.outcome.as_ref().and_then(Outcome::refusal) {
-            Some(refusal) => Err(launch::explain(refusal, self.command, self.clock, &self.line).await),
-            None => Ok(self.into_finished(is_incomplete)),
+            Some(refusal) => {
+                let error = launch::explain(refusal, self.command).await;
+                Err(launch::not_started(error, self.clock, &self.line))
+            }
+            None => Ok(self.into_finished()),
         }
     }
 
-    /// Ready when all is over, saying whether a pipe was still held open then. Lines that were read meanwhile are in the drains, and
-    /// have to be taken for it to go on.
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
+    /// Ready when all is over. Lines that were read meanwhile are in the drains, and have to be taken for it to go on.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
-            if let Some(is_incomplete) = self.over {
-                return if self.poll_exit(cx) || self.is_given_up() {
-                    Poll::Ready(is_incomplete)
-                } else {
-                    Poll::Pending
-                };
+            if self.is_over {
+                return if self.poll_exit(cx) || self.is_given_up() { Poll::Ready(()) } else { Poll::Pending };
             }
-            self.over = Some(ready!(self.poll_run(cx)));
+            ready!(self.poll_run(cx));
+            self.is_over = true;
             self.ask_whose_status();
         }
     }
@@ -188,29 +223,29 @@ impl Capture {
         self.exit = Exit::Awaited(Wait::new(launcher::own_status(self.process.clone(), Some(switch), *status, heard)));
     }
 
-    fn poll_run(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
+    fn poll_run(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if let Some(feed) = &mut self.ends.feed {
             if let Poll::Ready(result) = feed.poll(cx) {
                 let end = self.ends.feed.take().map(Feed::into_end);
                 if let Err(error) = result {
-                    self.end(Why::Failed("its input could not be read", error), end);
+                    self.end(Why::Failed("its input could not be read", error), end, cx);
                 }
             }
         }
-        // The exit first: what the child wrote before it is in the pipes by then, and the drains come after.
+        // The exit first: what the child wrote before it is in the pipes by then, and the drains come after. The stop
+        // last, because a drain can begin it.
         let has_exited = self.poll_exit(cx);
-        let is_stopped = self.poll_ending(cx);
         let is_drained = self.poll_drains(cx);
+        let is_stopped = self.poll_ending(cx);
         if !is_stopped || !(has_exited || self.is_given_up()) {
             if self.ending.is_none() && self.deadline.as_mut().is_some_and(|timer| is_due(timer, cx)) {
-                self.end(Why::TimedOut, None);
-                // Polled at once, or nobody would wake us.
+                self.end(Why::TimedOut, None, cx);
                 return self.poll_run(cx);
             }
             return Poll::Pending;
         }
         if is_drained {
-            return Poll::Ready(false);
+            return Poll::Ready(());
         }
         // What waits for our own output is held open by nobody else.
         if self.ends.stdout.waits_for_tee() || self.ends.stderr.waits_for_tee() {
@@ -220,9 +255,14 @@ impl Capture {
         if !is_due(grace, cx) {
             return Poll::Pending;
         }
-        self.ends.stdout.give_up(cx);
-        self.ends.stderr.give_up(cx);
-        Poll::Ready(true)
+        for own in [Own::Stdout, Own::Stderr] {
+            match self.drain(own).give_up(cx) {
+                Ok(is_held_open) => self.is_incomplete |= is_held_open,
+                Err(trouble) => self.give_up_on(own, trouble, cx),
+            }
+        }
+        // What was there at the last can have gone beyond the limit, or has yet to be passed on.
+        self.poll_run(cx)
     }
 
     /// What could not be stopped is not waited for: it may run for ever.
@@ -240,7 +280,7 @@ impl Capture {
     }
 
     /// Whether nothing is being stopped any more.
-    fn poll_ending(&mut self, cx: &mut Context<'_>) -> bool {
+    pub(super) fn poll_ending(&mut self, cx: &mut Context<'_>) -> bool {
         let Some(Ending { stop, .. }) = &mut self.ending else { return true };
         if let Stop::InProgress(future) = stop {
             if let Poll::Ready(result) = future.as_mut().poll(cx) {
@@ -294,21 +334,23 @@ impl Capture {
             Trouble::Exceeded(most) => Why::Exceeded(own, most),
             Trouble::Failed(error) => Why::Failed("its output could not be read", error),
         };
-        self.end(why, end);
-        // The stop that has begun has yet to be polled.
+        self.end(why, end, cx);
+        // What waited for this stream goes on without it.
         cx.waker().wake_by_ref();
     }
 
-    /// Begins to stop the tree; the first reason counts.
-    fn end(&mut self, why: Why, held: Option<PipeEnd>) {
+    /// Begins to stop the tree; the first reason counts. It is polled at once, because then it is carried out whatever
+    /// becomes of us. A drop would stop nobody where the command itself has ended already.
+    fn end(&mut self, why: Why, held: Option<PipeEnd>, cx: &mut Context<'_>) {
         if self.ending.is_none() {
             let stop = Stop::InProgress(Box::pin(stop(self.process.clone(), self.command.shutdown, held)));
             self.ending = Some(Ending { why, stop });
+            self.poll_ending(cx);
         }
     }
 
     /// For the streams, which can't give themselves away.
-    pub(super) fn into_finished(mut self, is_incomplete: bool) -> Finished {
+    pub(super) fn into_finished(mut self) -> Finished {
         let status = match self.exit {
             Exit::Known(status) => status,
             Exit::Awaited(_) => Err(Error::new(ErrorKind::StatusLost, "has not ended")),
@@ -320,8 +362,9 @@ impl Capture {
         Finished {
             stdout: self.ends.stdout.take_bytes(),
             stderr: self.ends.stderr.take_bytes(),
+            stderr_cut: self.ends.stderr.cut(),
             is_truncated: self.ends.stdout.is_truncated() || self.ends.stderr.is_truncated(),
-            is_incomplete,
+            is_incomplete: self.is_incomplete,
             command: self.command,
             line: self.line,
             clock: self.clock,
@@ -345,25 +388,7 @@ impl Finished {
     pub(super) fn unchecked(mut self) -> Result<(ExitStatus, Finished)> {
         let elapsed = self.clock.started.elapsed();
         if let Some((why, stopped)) = self.ending.take() {
-            let error = match why {
-                Why::TimedOut => {
-                    Error::new(ErrorKind::TimedOut, format!("timed out after {elapsed:.1?} and was stopped"))
-                }
-                Why::Exceeded(own, most) => {
-                    let stream = match own {
-                        Own::Stdout => "stdout",
-                        Own::Stderr => "stderr",
-                    };
-                    let message =
-                        format!("wrote more than {most} bytes to {stream}, and was stopped after {elapsed:.1?}");
-                    Error::new(ErrorKind::OutputLimit, message)
-                }
-                Why::Failed(what, error) => Error::io(format!("was stopped after {elapsed:.1?}: {what}"), error),
-            };
-            let error = match stopped {
-                Ok(()) => error,
-                Err(survivors) => error.with_source(survivors),
-            };
+            let error = why.into_error(elapsed, stopped);
             return Err(self.complete(error));
         }
         match &self.status {
@@ -401,7 +426,8 @@ impl Finished {
 
     /// An error of this run, with all that is known.
     pub(super) fn complete(self, error: Error) -> Error {
-        let tail = tail(&self.command, &self.stderr);
+        let secrets: Vec<&[u8]> = self.command.secrets().map(OsStr::as_encoded_bytes).collect();
+        let tail = tail(&self.stderr, self.stderr_cut, &secrets);
         let mut error = error
             .with_command(self.line.to_string())
             .with_elapsed(self.clock.started.elapsed())
@@ -413,23 +439,4 @@ impl Finished {
         }
         error
     }
-}
-
-/// The last lines of stderr as text, without the secrets that the child may have repeated.
-fn tail(command: &Command, stderr: &[u8]) -> String {
-    const LINES: usize = 20;
-    const BYTES: usize = 4096;
-    let mut text = String::from_utf8_lossy(stderr).into_owned();
-    let mut secrets: Vec<&str> = command.secrets().filter_map(|secret| secret.to_str()).collect();
-    secrets.retain(|secret| !secret.is_empty());
-    // One can be the beginning of another.
-    secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
-    for secret in secrets {
-        text = text.replace(secret, "***");
-    }
-    let text = text.trim_end();
-    let start = text.len().saturating_sub(BYTES);
-    let start = (start..).find(|at| text.is_char_boundary(*at)).unwrap_or_default();
-    let start = text[start..].rmatch_indices('\n').nth(LINES - 1).map_or(start, |(at, _)| start + at + 1);
-    text[start..].to_owned()
 }

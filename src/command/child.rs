@@ -8,12 +8,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use async_io::Timer;
 use futures_lite::future;
 
-use crate::command::capture::{Capture, Streaming};
+use crate::command::capture::{Capture, Streaming, Why};
 use crate::command::input::Input;
 use crate::command::launch::{Clock, Launched};
 use crate::command::launcher::{self, Switch};
 use crate::command::{ChildStderr, ChildStdin, ChildStdout, Command, Output, Run};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::Result;
 use crate::process::{Leash, Process, Wait, stop};
 use crate::signal::Signal;
 use crate::sys::descriptors::PipeEnd;
@@ -103,9 +103,9 @@ impl Child {
     ///
     /// # Errors
     ///
-    /// The future gives [`ErrorKind::TimedOut`] when [`Command::timeout`] is over, after the child and all that
-    /// descends from it were stopped; and [`ErrorKind::StatusLost`] when something else in this program took the
-    /// child's status.
+    /// The future gives [`ErrorKind::TimedOut`](crate::ErrorKind::TimedOut) when [`Command::timeout`] is over, after the
+    /// child and all that descends from it were stopped; and [`ErrorKind::StatusLost`](crate::ErrorKind::StatusLost) when
+    /// something else in this program took the child's status.
     ///
     /// # Cancel safety
     ///
@@ -137,13 +137,11 @@ impl Child {
             }
             let stopped = stop(process.clone(), shutdown, ()).await;
             let elapsed = started.elapsed();
-            let mut error = Error::new(ErrorKind::TimedOut, format!("timed out after {elapsed:.1?} and was stopped"))
+            let mut error = Why::TimedOut
+                .into_error(elapsed, stopped)
                 .with_command(line.to_string())
                 .with_elapsed(elapsed)
                 .with_pid(process.id());
-            if let Err(survivors) = stopped {
-                error = error.with_source(survivors);
-            }
             if let Ok(Some(status)) = process.try_wait() {
                 error = error.with_exit_status(status);
             }
@@ -155,7 +153,7 @@ impl Child {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::StatusLost`], as [`wait`](Child::wait).
+    /// [`ErrorKind::StatusLost`](crate::ErrorKind::StatusLost), as [`wait`](Child::wait).
     pub fn try_wait(&self) -> Result<Option<ExitStatus>> {
         let Some(status) = self.process.try_wait()? else { return Ok(None) };
         let own = launcher::own_status_now(&self.process, self.switch.as_deref(), status);
@@ -195,7 +193,8 @@ impl Child {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::NotFound`] when it has ended, [`ErrorKind::PermissionDenied`] when it may not be signalled.
+    /// [`ErrorKind::NotFound`](crate::ErrorKind::NotFound) when it has ended,
+    /// [`ErrorKind::PermissionDenied`](crate::ErrorKind::PermissionDenied) when it may not be signalled.
     pub fn signal(&self, signal: Signal) -> Result<()> {
         self.process.signal(signal)
     }
@@ -204,7 +203,7 @@ impl Child {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::PermissionDenied`] when it may not be signalled.
+    /// [`ErrorKind::PermissionDenied`](crate::ErrorKind::PermissionDenied) when it may not be signalled.
     pub fn kill(&self) -> Result<()> {
         self.process.kill()
     }

@@ -11,6 +11,7 @@ use blocking::Unblock;
 use futures_lite::AsyncWrite;
 
 use crate::command::output::{Beyond, OutputLimit};
+use crate::command::tail::Cut;
 use crate::sys::descriptors::{self, PipeEnd};
 
 /// The least room for a read.
@@ -57,8 +58,8 @@ struct Lines {
 }
 
 /// A line as it is handed out.
-struct Cut {
-    line: String,
+struct Line {
+    text: String,
     is_truncated: bool,
 }
 
@@ -102,13 +103,19 @@ impl Drain {
         self.is_truncated
     }
 
+    /// Where what is kept was cut off, if it was.
+    pub(super) fn cut(&self) -> Option<Cut> {
+        let OutputLimit { beyond, .. } = self.limit.filter(|_| self.is_truncated)?;
+        Some(if beyond == Beyond::KeepTail { Cut::Start } else { Cut::End })
+    }
+
     /// The next line, if there is one; an error when it is longer than it may be.
     pub(super) fn next_line(&mut self) -> Option<Result<String, Trouble>> {
         let Keep::Lines(lines) = &mut self.keep else { return None };
         Some(match lines.next(self.limit)? {
-            Ok(Cut { line, is_truncated }) => {
+            Ok(Line { text, is_truncated }) => {
                 self.is_truncated |= is_truncated;
-                Ok(line)
+                Ok(text)
             }
             Err(most) => {
                 self.is_truncated = true;
@@ -189,8 +196,14 @@ impl Drain {
         self.end.take()
     }
 
-    /// Takes what is in the pipe at this moment, and lets go of it.
-    pub(super) fn give_up(&mut self, cx: &mut Context<'_>) {
+    /// Takes what is in the pipe at this moment, and lets go of it. Whether something still holds it open.
+    pub(super) fn give_up(&mut self, cx: &mut Context<'_>) -> Result<bool, Trouble> {
+        let result = self.take_the_rest(cx);
+        self.close();
+        result
+    }
+
+    fn take_the_rest(&mut self, cx: &mut Context<'_>) -> Result<bool, Trouble> {
         // As much as a pipe can hold: somebody who never stops writing must not keep us here.
         let mut left = 2 * TURN;
         while let Some(end) = &self.end {
@@ -198,20 +211,23 @@ impl Drain {
                 Keep::Lines(lines) => lines.room(),
                 Keep::Bytes(bytes) => bytes,
             };
+            let start = buffer.len();
             make_room(buffer, self.limit);
-            let read = descriptors::poll_read(end, cx, buffer);
-            match read {
-                Poll::Ready(Ok(count)) if 0 < count && count <= left => {
-                    left -= count;
-                    if self.enforce_limit().is_ok() {
-                        continue;
-                    }
-                }
-                _ => {}
+            let Poll::Ready(read) = descriptors::poll_read(end, cx, buffer) else { return Ok(true) };
+            let count = read.map_err(Trouble::Failed)?;
+            if count == 0 {
+                return Ok(false);
             }
-            break;
+            if let Some(tee) = &mut self.tee {
+                tee.pass_on(&buffer[start..]);
+            }
+            self.enforce_limit()?;
+            if count > left {
+                return Ok(true);
+            }
+            left -= count;
         }
-        self.close();
+        Ok(false)
     }
 
     fn enforce_limit(&mut self) -> Result<(), Trouble> {
@@ -271,6 +287,7 @@ impl Lines {
     fn room(&mut self) -> &mut Vec<u8> {
         self.bytes.drain(..self.start);
         self.searched -= self.start;
+        self.end = self.end.map(|end| end - self.start);
         self.start = 0;
         &mut self.bytes
     }
@@ -296,7 +313,7 @@ impl Lines {
         result
     }
 
-    fn next(&mut self, limit: Option<OutputLimit>) -> Option<Result<Cut, usize>> {
+    fn next(&mut self, limit: Option<OutputLimit>) -> Option<Result<Line, usize>> {
         if !self.has_line() {
             return None;
         }
@@ -310,7 +327,7 @@ impl Lines {
             Some(OutputLimit { bytes: most, beyond: Beyond::KeepTail }) => Ok((&line[line.len() - most..], true)),
         };
         let cut =
-            cut.map(|(line, is_truncated)| Cut { line: String::from_utf8_lossy(line).into_owned(), is_truncated });
+            cut.map(|(line, is_truncated)| Line { text: String::from_utf8_lossy(line).into_owned(), is_truncated });
         self.start = (end + 1).min(self.bytes.len());
         self.searched = self.start;
         self.search();
@@ -362,5 +379,58 @@ impl Tee {
         self.waiting.clear();
         self.written = 0;
         Poll::Ready(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures_lite::future;
+    use std::fs::File;
+
+    /// A drain of a pipe that has `text` in it, and the end that holds it open.
+    fn holding(text: &[u8], drain: impl FnOnce(Option<PipeEnd>) -> Drain) -> (Drain, File) {
+        let (reader, writer) = descriptors::pipe().unwrap();
+        let mut writer = File::from(writer);
+        writer.write_all(text).unwrap();
+        (drain(Some(descriptors::register(reader).unwrap())), writer)
+    }
+
+    fn give_up(drain: &mut Drain) -> Result<bool, Trouble> {
+        future::block_on(future::poll_fn(|cx| Poll::Ready(drain.give_up(cx))))
+    }
+
+    #[test]
+    fn giving_up_tells_whether_the_pipe_is_held_open() {
+        let (mut drain, writer) = holding(b"some", |end| Drain::into_memory(end, None));
+        assert!(give_up(&mut drain).unwrap());
+        drop(writer);
+        assert_eq!(drain.take_bytes(), b"some");
+        let (mut drain, writer) = holding(b"all", |end| Drain::into_memory(end, None));
+        drop(writer);
+        assert!(!give_up(&mut drain).unwrap(), "it has come to its end");
+        assert_eq!(drain.take_bytes(), b"all");
+        assert!(!give_up(&mut Drain::into_memory(None, None)).unwrap(), "nothing was captured");
+    }
+
+    #[test]
+    fn giving_up_enforces_the_limit() {
+        let (mut drain, _writer) = holding(b"12345", |end| Drain::into_memory(end, Some(OutputLimit::fail(4))));
+        assert!(matches!(give_up(&mut drain), Err(Trouble::Exceeded(4))));
+        assert_eq!(drain.take_bytes(), b"1234");
+        let (mut drain, _writer) = holding(b"12345", |end| Drain::into_lines(end, Some(OutputLimit::fail(4))));
+        assert!(matches!(give_up(&mut drain), Err(Trouble::Exceeded(4))));
+        assert!(drain.next_line().is_none());
+    }
+
+    #[test]
+    fn giving_up_leaves_lines_that_were_not_taken() {
+        let (mut drain, mut writer) = holding(b"one\ntwo\n", |end| Drain::into_lines(end, None));
+        assert!(future::block_on(future::poll_fn(|cx| Poll::Ready(drain.poll(cx).is_pending()))));
+        assert_eq!(drain.next_line().unwrap().unwrap(), "one");
+        writer.write_all(b"three").unwrap();
+        assert!(give_up(&mut drain).unwrap());
+        let rest: Vec<String> = std::iter::from_fn(|| drain.next_line()).map(Result::unwrap).collect();
+        assert_eq!(rest, ["two", "three"]);
     }
 }

@@ -1,7 +1,7 @@
 //! From a command to a running child: validation and look-up, streams, the spawn itself, and why it failed.
 //!
-//! What can wait happens off-thread; a child that nothing has to be known of before its end, and that nothing has to be
-//! looked up for, is begun in place. What comes back is on a leash from the first moment, so that a future that was dropped
+//! What can wait happens off-thread. A child that needs nothing looked up is begun in place, which takes some microseconds,
+//! and finds its program itself. What comes back is on a leash from the first moment, so that a future that was dropped
 //! meanwhile leaves no child behind.
 
 use std::ffi::{OsStr, OsString};
@@ -128,9 +128,12 @@ pub(super) async fn launch(command: &Arc<Command>, unsaid: Unsaid, until: Until)
     let line: Arc<str> = command.to_string().into();
     let started = async {
         background::ensure_started()?;
-        if until == Until::End && can_be_begun(command) {
-            if let Some(launched) = begin_here(command, unsaid, clock, &line) {
-                return Ok(launched);
+        if can_be_begun(command) {
+            if let Some(launched) = begin_here(command, unsaid, until, clock, &line) {
+                return match until {
+                    Until::End => Ok(launched),
+                    Until::Execution => executed(launched, command).await,
+                };
             }
         }
         let job = Arc::clone(command);
@@ -156,23 +159,37 @@ pub(super) async fn launch(command: &Arc<Command>, unsaid: Unsaid, until: Until)
         .map_err(|error| not_started(error, clock, &line))
 }
 
-fn not_started(error: Error, clock: Clock, line: &str) -> Error {
+/// With what is known of a start that failed.
+pub(super) fn not_started(error: Error, clock: Clock, line: &str) -> Error {
     error.with_elapsed(clock.started.elapsed()).with_command(line.to_owned())
 }
 
-/// Whether the command needs neither the disk nor an account to be looked at, nor a group to be signalled. Not beside
-/// others that are being started: many at once would take the executor's thread for long.
+/// Whether the command needs no account to be looked at, and no group to be signalled.
 fn can_be_begun(command: &Command) -> bool {
-    command.user.is_none() && command.process_group.is_none() && SPAWNING.is_idle()
+    command.user.is_none() && command.process_group.is_none()
+}
+
+/// A child that was begun, once it runs its program.
+async fn executed(mut launched: Launched, command: &Arc<Command>) -> Result<Launched> {
+    let Some(outcome) = launched.outcome.take() else { return Ok(launched) };
+    outcome.left().await.map_err(|error| Error::io("could not be awaited while it was started", error))?;
+    match outcome.refusal() {
+        None => Ok(launched),
+        Some(refusal) => {
+            // So that no zombie is left with the error.
+            let _ = launched.process.exit_status().await;
+            Err(explain(refusal, Arc::clone(command)).await)
+        }
+    }
 }
 
 /// Why a child that was begun did not execute its program.
-pub(super) async fn explain(refusal: Refusal, command: Arc<Command>, clock: Clock, line: &str) -> Error {
+pub(super) async fn explain(refusal: Refusal, command: Arc<Command>) -> Error {
     let explain = move || match program(&command, command.environment.path()) {
         Ok(program) => lookup::explain(refusal, &program, command.directory.as_deref()),
         Err(error) => error,
     };
-    not_started(SPAWNING.run(explain).await, clock, line)
+    SPAWNING.run(explain).await
 }
 
 /// The command without the files and the input that it was given. They are the child's from its start on: kept here,
@@ -212,7 +229,7 @@ fn launch_here(command: &Command, unsaid: Unsaid, clock: Clock, line: Arc<str>) 
 }
 
 /// Starts the command without waiting for anything, where that can be done; otherwise nothing was done.
-fn begin_here(command: &Command, unsaid: Unsaid, clock: Clock, line: &Arc<str>) -> Option<Launched> {
+fn begin_here(command: &Command, unsaid: Unsaid, until: Until, clock: Clock, line: &Arc<str>) -> Option<Launched> {
     validate(command).ok()?;
     let programs = match &command.program {
         Program::Found(path) => vec![path.clone()],
@@ -225,7 +242,7 @@ fn begin_here(command: &Command, unsaid: Unsaid, clock: Clock, line: &Arc<str>) 
     let blueprint = pipes.blueprint(command, unsaid, first.clone(), argv(command), environment, None).ok()?;
     let mut outcome = None;
     let start = || {
-        let (handle, its_outcome) = sys::begin(&blueprint, others)?;
+        let (handle, its_outcome) = sys::begin(&blueprint, others, until == Until::Execution)?;
         outcome = Some(its_outcome);
         Some(Process::child(handle, false, Arc::clone(line)))
     };

@@ -14,7 +14,7 @@ use std::process::ExitStatus;
 use std::sync::Arc;
 
 use crate::command::Command;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::Result;
 use crate::process::Process;
 use crate::sys::Identity;
 use crate::users::User;
@@ -45,25 +45,13 @@ pub(super) struct Rewritten {
 /// The command line that makes the command another user's; nothing when it is to run as this one.
 pub(super) fn rewrite(command: &Command) -> Result<Option<Rewritten>> {
     let Some(name) = &command.user else { return Ok(None) };
-    let user = known(name)?;
+    let user = User::known_here("", name)?;
     let fitting = if rustix::process::geteuid().is_root() { UserVia::Native } else { UserVia::Sudo };
     let rewritten = match command.user_via.unwrap_or(fitting) {
         UserVia::Sudo => sudo::rewrite(command, &user),
-        UserVia::Native => native::rewrite(command, &user),
+        UserVia::Native => native::rewrite(command, user),
     };
     rewritten.map(Some)
-}
-
-/// The account as it is at this moment.
-fn known(name: &str) -> Result<User> {
-    // sudo takes `#` for a number, which need not be anybody's, and what begins with `-` could be an option.
-    if name.is_empty() || name.starts_with(['#', '-']) || name.contains('\0') {
-        let message = format!("was not started: {name:?} can't be the name of a user");
-        return Err(Error::new(ErrorKind::InvalidInput, message));
-    }
-    User::by_name_here(name)?.ok_or_else(|| {
-        Error::new(ErrorKind::UnknownUser, format!("was not started: there is no user `{}`", name.escape_debug()))
-    })
 }
 
 /// The exit status when it is the command's own, and an error when it is a refusal of the launcher. `heard` is all that

@@ -117,7 +117,7 @@ enum Stage {
     Starting(Pin<Box<dyn Future<Output = Result<Capture>> + Send>>),
     Running(Box<Capture>),
     /// Only lines are left to be handed out.
-    Ended(Box<Capture>, bool),
+    Ended(Box<Capture>),
     Over,
 }
 
@@ -137,7 +137,7 @@ impl Stages {
 
     pub(super) fn process(&self) -> Option<Process> {
         match &self.stage {
-            Stage::Running(capture) | Stage::Ended(capture, _) => Some(capture.process.clone()),
+            Stage::Running(capture) | Stage::Ended(capture) => Some(capture.process.clone()),
             Stage::Unstarted | Stage::Starting(_) | Stage::Over => None,
         }
     }
@@ -177,10 +177,9 @@ impl Stages {
                     if let Some(step) = next_line(capture, cx) {
                         return Poll::Ready(Some(step));
                     }
-                    let poll = capture.poll(cx);
-                    if let Poll::Ready(is_incomplete) = poll {
+                    if capture.poll(cx).is_ready() {
                         let Stage::Running(capture) = std::mem::replace(&mut self.stage, Stage::Over) else { continue };
-                        self.stage = Stage::Ended(capture, is_incomplete);
+                        self.stage = Stage::Ended(capture);
                         continue;
                     }
                     // The poll may have read some.
@@ -189,13 +188,16 @@ impl Stages {
                         None => Poll::Pending,
                     };
                 }
-                Stage::Ended(capture, is_incomplete) => {
+                Stage::Ended(capture) => {
                     if let Some(step) = next_line(capture, cx) {
                         return Poll::Ready(Some(step));
                     }
-                    let is_incomplete = *is_incomplete;
-                    let Stage::Ended(capture, _) = std::mem::replace(&mut self.stage, Stage::Over) else { continue };
-                    return Poll::Ready(Some(Step::Finished(Box::new(capture.into_finished(is_incomplete)))));
+                    // Of the lines that were left, one can have been too long.
+                    if !capture.poll_ending(cx) {
+                        return Poll::Pending;
+                    }
+                    let Stage::Ended(capture) = std::mem::replace(&mut self.stage, Stage::Over) else { continue };
+                    return Poll::Ready(Some(Step::Finished(Box::new(capture.into_finished()))));
                 }
                 Stage::Over => return Poll::Ready(None),
             }

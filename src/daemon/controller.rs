@@ -6,22 +6,28 @@ use std::marker::PhantomData;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use async_io::Timer;
 use futures_lite::future;
 
 use crate::background;
-use crate::daemon::identity::{self, Claim, Place, Standing};
+use crate::daemon::identity::{Claim, Standing};
 use crate::daemon::launch::launch;
+use crate::daemon::settings::Settings;
 use crate::daemon::{Daemon, init};
 use crate::error::{Error, ErrorKind, Result};
 use crate::offthread::Slots;
 use crate::process::Process;
 use crate::signal::Signal;
-use crate::sys::{accounts, detach, proc};
+use crate::sys::{detach, proc};
+use crate::users::User;
+use crate::users::becoming::Becoming;
 
 static LOOKING: Slots = Slots::new();
+
+/// Of their own, so that a directory server that hangs keeps nobody from looking.
+static ASKING: Slots = Slots::new();
 
 /// While a daemon starts or ends, the kernel has no event for those who are not part of it.
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
@@ -35,22 +41,6 @@ const LOOK_AGAIN: Duration = Duration::from_millis(5);
 pub struct Controller<D = ()> {
     settings: Arc<Settings>,
     daemon: PhantomData<fn() -> D>,
-}
-
-#[derive(Clone)]
-pub(crate) struct Settings {
-    pub(crate) name: &'static str,
-    arguments: std::result::Result<Arc<Vec<u8>>, String>,
-    application: Option<String>,
-    pub(crate) instance: Option<String>,
-    directory: Option<PathBuf>,
-    pidfile: Option<PathBuf>,
-    pub(crate) working_directory: PathBuf,
-    pub(crate) umask: u32,
-    environment: Option<Vec<(OsString, OsString)>>,
-    pub(crate) log_file: Option<PathBuf>,
-    pub(crate) start_timeout: Duration,
-    stop_timeout: Duration,
 }
 
 impl<D: Daemon> Controller<D> {
@@ -74,9 +64,11 @@ impl<D: Daemon> Controller<D> {
     /// # Errors
     ///
     /// [`ErrorKind::SetupFailed`] with the daemon's own error and causes; [`ErrorKind::DaemonDied`] when it ended without a
-    /// word; [`ErrorKind::TimedOut`]; [`ErrorKind::UnknownDaemon`] and [`ErrorKind::NotInitialised`] for mistakes in `main`;
-    /// [`ErrorKind::Unverifiable`] when it can't be proved that none runs; others for its files. All have the end of what
-    /// was written to stderr, and leave nothing running.
+    /// word; [`ErrorKind::TimedOut`], also when somebody else's start takes longer than this one may;
+    /// [`ErrorKind::UnknownDaemon`] and [`ErrorKind::NotInitialised`] for mistakes in `main`; [`ErrorKind::Unverifiable`]
+    /// when it can't be proved that none runs; [`ErrorKind::UnknownUser`] and [`ErrorKind::PermissionDenied`] for its
+    /// [`user`](Controller::user); others for its files. All have the end of what was written to stderr, and leave nothing
+    /// running.
     ///
     /// # Cancel safety
     ///
@@ -84,18 +76,21 @@ impl<D: Daemon> Controller<D> {
     pub async fn start(&self) -> Result<Started> {
         let arguments = self.check_start()?;
         background::ensure_started()?;
-        let begun = std::time::Instant::now();
+        let begun = Instant::now();
+        let becoming = self.becoming().await?.map(Arc::new);
         loop {
-            match self.claim().await? {
-                Claimed::Ours(claim, place) => {
-                    let pid = launch(claim, &place, &self.settings, &arguments).await?;
+            match self.claim(becoming.clone()).await? {
+                Claimed::Ours(claim) => {
+                    // What was spent on waiting for others counts.
+                    let time = self.settings.start_timeout.saturating_sub(begun.elapsed());
+                    let pid = launch(claim, &self.settings, &arguments, time).await?;
                     return Ok(Started { pid, is_already_running: false });
                 }
                 Claimed::Running(pid) => return Ok(Started { pid, is_already_running: true }),
                 Claimed::Between if begun.elapsed() < self.settings.start_timeout => {
                     Timer::after(LOOK_AGAIN).await;
                 }
-                Claimed::Between => return Err(self.stuck()),
+                Claimed::Between => return Err(self.late()),
             }
         }
     }
@@ -115,6 +110,7 @@ impl<D: Daemon> Controller<D> {
         self.check_start()?;
         let settings = Arc::clone(&self.settings);
         LOOKING.run(move || settings.check_working_directory()).await?;
+        self.becoming().await?;
         self.stop().await?;
         self.start().await
     }
@@ -142,16 +138,41 @@ impl<D: Daemon> Controller<D> {
         }
     }
 
-    async fn claim(&self) -> Result<Claimed> {
+    /// Whom the daemon is to run as, when that is not who we are: the account as it is at this moment.
+    async fn becoming(&self) -> Result<Option<Becoming>> {
+        let Some(user) = self.settings.user.clone() else { return Ok(None) };
+        let subject = format!("the daemon `{}` ", self.settings.name);
+        let asked = ASKING.run(move || {
+            let user = User::known_here(&subject, &user)?;
+            let is_this_programs = user.uid() == rustix::process::geteuid().as_raw();
+            if is_this_programs { Ok(None) } else { user.become_here(&subject).map(Some) }
+        });
+        future::or(asked, async {
+            Timer::after(self.settings.start_timeout).await;
+            let Settings { name, start_timeout: time, .. } = &*self.settings;
+            let message =
+                format!("the daemon `{name}` was not started: its user could not be looked up within {time:.1?}");
+            Err(Error::new(ErrorKind::TimedOut, message))
+        })
+        .await
+    }
+
+    async fn claim(&self, becoming: Option<Arc<Becoming>>) -> Result<Claimed> {
         let settings = Arc::clone(&self.settings);
         LOOKING
             .run(move || {
                 settings.check_working_directory()?;
-                let place = settings.place()?;
+                let place = settings.place(becoming.is_some())?;
                 let in_the_way = match place.own_standing() {
                     Some(own) => own,
                     None => match place.open()?.claim()? {
-                        Ok(claim) => return Ok(Claimed::Ours(claim, place)),
+                        Ok(claim) => {
+                            let claim = match becoming {
+                                Some(becoming) => claim.for_another(becoming)?,
+                                None => claim,
+                            };
+                            return Ok(Claimed::Ours(claim));
+                        }
                         Err(other) => other,
                     },
                 };
@@ -163,10 +184,19 @@ impl<D: Daemon> Controller<D> {
             })
             .await
     }
+
+    fn late(&self) -> Error {
+        let Settings { name, start_timeout: time, .. } = &*self.settings;
+        let message = format!(
+            "the daemon `{name}` was not ready within {time:.1?}: somebody else has its launch lock, who may still be starting \
+             it, or be a child that an ended daemon has left behind"
+        );
+        Error::new(ErrorKind::TimedOut, message)
+    }
 }
 
 enum Claimed {
-    Ours(Claim, Place),
+    Ours(Claim),
     Running(u32),
     Between,
 }
@@ -190,6 +220,7 @@ impl<D> Controller<D> {
             working_directory: PathBuf::from("/"),
             umask: 0o022,
             environment: None,
+            user: None,
             log_file: None,
             start_timeout: Duration::from_secs(30),
             stop_timeout: Duration::from_secs(5),
@@ -214,6 +245,52 @@ impl<D> Controller<D> {
     pub fn instance(self, name: impl Into<String>) -> Self {
         let name = name.into();
         self.change(|settings| settings.instance = Some(name))
+    }
+
+    /// Runs the daemon as another user, by name: what root starts need not be root's.
+    ///
+    /// The process of the daemon is that user's before it executes this program: the uid in all its forms, primary group and
+    /// all other groups, verified, and without a way back. Nothing of the daemon's own code ever runs as root, `setup`
+    /// included, and so it can do nothing that only root can, such as to open a port below 1024. That takes the sysctl
+    /// `net.ipv4.ip_unprivileged_port_start`, or a proxy or the firewall in front of the daemon. Capabilities of the
+    /// program's file are no way: a program that has more rights than its caller becomes no daemon.
+    ///
+    /// Only root can do that; to name the user that this program acts as already changes nothing. The account is looked up
+    /// at each [`start`](Controller::start).
+    ///
+    /// | | |
+    /// |---|---|
+    /// | environment | `HOME`, `USER`, `LOGNAME`, `SHELL` of the user, a `PATH` of the system's directories, and what [`environment`](Controller::environment) adds; nothing of root's |
+    /// | working directory, log file | entered and opened as the user |
+    /// | directory, lock | root's, as without a user: all of root's controllers mean the same daemon, whether they name its user or not, and the user's own can't open them |
+    /// | pidfile | `NAME/NAME.pid` in the directory, and `NAME` there is a directory of the user's; a [`pidfile`](Controller::pidfile) elsewhere is the daemon's to write and remove, so its directory has to be the user's, and what a killed daemon leaves there stays until the next start |
+    /// | program | this one; the user has to be allowed to execute its file, wherever it is |
+    /// | a controller in the daemon itself | answers as ever |
+    ///
+    /// ```no_run
+    /// use deluxe_process::daemon::Context;
+    /// use deluxe_process::{BoxError, Controller, Daemon};
+    /// # #[derive(serde::Serialize, serde::Deserialize)]
+    /// # struct Worker;
+    /// # impl Daemon for Worker {
+    /// #     const NAME: &'static str = "worker";
+    /// #     async fn run(&self, _: &Context) -> Result<(), BoxError> { Ok(()) }
+    /// # }
+    /// # futures_lite::future::block_on(async {
+    /// let started = Controller::new(Worker).user("www-data").start().await?;
+    /// # Ok::<(), deluxe_process::Error>(()) }).unwrap();
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Of [`start`](Controller::start) and [`restart`](Controller::restart), before anything is started or stopped:
+    /// [`ErrorKind::UnknownUser`]; [`ErrorKind::PermissionDenied`] when this program is not root. And of the start itself:
+    /// [`ErrorKind::PermissionDenied`] when the user may not execute this program, [`ErrorKind::WorkingDirectory`] when he
+    /// may not enter that.
+    #[must_use]
+    pub fn user(self, name: impl Into<String>) -> Self {
+        let name = name.into();
+        self.change(|settings| settings.user = Some(name))
     }
 
     /// Where lock and pidfile are. It has to exist, and to be writable by its owner alone, who is this user or root.
@@ -248,7 +325,7 @@ impl<D> Controller<D> {
     }
 
     /// The daemon's whole environment. By default it is the starter's, without what belongs to its terminal, its session and
-    /// its own supervisor.
+    /// its own supervisor. With a [`user`](Controller::user) it is that user's, to which this is added.
     #[must_use]
     pub fn environment<K: Into<OsString>, V: Into<OsString>>(
         self,
@@ -434,7 +511,7 @@ impl<D> Controller<D> {
 
     /// The running daemon, after waiting for one that is just being started or ends.
     async fn find(&self) -> Result<Option<Process>> {
-        let begun = std::time::Instant::now();
+        let begun = Instant::now();
         loop {
             match self.standing().await? {
                 Standing::Stopped => return Ok(None),
@@ -465,7 +542,7 @@ impl<D> Controller<D> {
         let settings = Arc::clone(&self.settings);
         LOOKING
             .run(move || {
-                let place = settings.place()?;
+                let place = settings.place(settings.names_another_user())?;
                 if let Some(own) = place.own_standing() {
                     return Ok(own);
                 }
@@ -481,7 +558,7 @@ impl<D> Controller<D> {
     async fn clear_away(&self) -> Result<()> {
         let settings = Arc::clone(&self.settings);
         LOOKING
-            .run(move || match settings.place()?.open_to_clear()? {
+            .run(move || match settings.place(settings.names_another_user())?.open_to_clear()? {
                 Some(files) => files.claim().map(|_| ()),
                 None => Ok(()),
             })
@@ -496,122 +573,6 @@ impl<D> Controller<D> {
             self.settings.start_timeout
         );
         Error::new(ErrorKind::Unverifiable, message)
-    }
-}
-
-impl Settings {
-    fn check_working_directory(&self) -> Result<()> {
-        match std::fs::metadata(&self.working_directory) {
-            Ok(found) if found.is_dir() => Ok(()),
-            Ok(_) => Err(self.bad_directory("is not a directory", None)),
-            Err(error) => Err(self.bad_directory("can't be used", Some(error))),
-        }
-    }
-
-    fn bad_directory(&self, what: &str, error: Option<std::io::Error>) -> Error {
-        let directory = self.working_directory.display();
-        let message = format!("the daemon `{}` was not started: its working directory `{directory}` {what}", self.name);
-        let result = Error::new(ErrorKind::WorkingDirectory, message).with_path(&self.working_directory);
-        match error {
-            Some(error) => result.with_source(error),
-            None => result,
-        }
-    }
-
-    /// Where its files are. Asks the account database, so not for an executor.
-    fn place(&self) -> Result<Place> {
-        identity::check_name("daemon's name", self.name)?;
-        let mut stem = self.name.to_owned();
-        if let Some(instance) = &self.instance {
-            identity::check_name("daemon's instance", instance)?;
-            stem = format!("{stem}@{instance}");
-        }
-        let absolute = |path: &Path| {
-            std::path::absolute(path).map_err(|error| {
-                Error::io(format!("`{}` could not be made absolute", path.display()), error).with_path(path)
-            })
-        };
-        let directory = match &self.directory {
-            Some(directory) => absolute(directory)?,
-            None => {
-                let application = self.application_name()?;
-                identity::check_name("application's name", &application)?;
-                identity::default_directory(application.as_ref(), &home()?)
-            }
-        };
-        Ok(Place {
-            directory,
-            is_default: self.directory.is_none(),
-            stem,
-            pidfile: self.pidfile.as_deref().map(absolute).transpose()?,
-        })
-    }
-
-    fn application_name(&self) -> Result<String> {
-        if let Some(name) = &self.application {
-            return Ok(name.clone());
-        }
-        let program = match init::program() {
-            Some(program) => program.clone(),
-            None => std::env::current_exe()
-                .map_err(|error| Error::io("this program's own file could not be found", error))?,
-        };
-        let name = program.file_name().unwrap_or_default().to_string_lossy();
-        // What the kernel says of a file that is gone.
-        Ok(name.strip_suffix(" (deleted)").unwrap_or(&name).to_owned())
-    }
-
-    /// The daemon's environment.
-    pub(crate) fn environment(&self) -> Vec<(OsString, OsString)> {
-        if let Some(environment) = &self.environment {
-            return environment.clone();
-        }
-        std::env::vars_os().filter(|(key, _)| !key.to_str().is_some_and(is_of_the_session)).collect()
-    }
-}
-
-/// Variables that mean something only in the starter's terminal, session, directory or supervisor.
-fn is_of_the_session(key: &str) -> bool {
-    const NAMES: [&str; 26] = [
-        "_",
-        "COLUMNS",
-        "DBUS_SESSION_BUS_ADDRESS",
-        "DISPLAY",
-        "GPG_AGENT_INFO",
-        "GPG_TTY",
-        "INVOCATION_ID",
-        "JOURNAL_STREAM",
-        "LINES",
-        "LISTEN_FDNAMES",
-        "LISTEN_FDS",
-        "LISTEN_PID",
-        "MAINPID",
-        "NOTIFY_SOCKET",
-        "OLDPWD",
-        "PWD",
-        "SHLVL",
-        "STY",
-        "TERM",
-        "TMUX",
-        "TMUX_PANE",
-        "WATCHDOG_PID",
-        "WATCHDOG_USEC",
-        "WAYLAND_DISPLAY",
-        "WINDOWID",
-        "XAUTHORITY",
-    ];
-    NAMES.contains(&key) || key.starts_with("SSH_") || key.starts_with("XDG_SESSION_")
-}
-
-fn home() -> Result<PathBuf> {
-    let uid = rustix::process::geteuid().as_raw();
-    match accounts::by_uid(uid) {
-        Ok(Some(account)) => Ok(account.home),
-        Ok(None) => Err(Error::new(
-            ErrorKind::NotFound,
-            format!("user {uid} has no account, and so no home for a daemon's files"),
-        )),
-        Err(error) => Err(Error::io(format!("the account of user {uid} could not be read"), error)),
     }
 }
 

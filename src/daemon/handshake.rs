@@ -1,14 +1,14 @@
-//! What the starter and the two stages of a daemon say to each other, over one socket.
+//! What the starter and the two stages of a daemon say to each other, over a socket for each stage.
 //!
 //! | who | says | to | when |
 //! |---|---|---|---|
-//! | starter | [`Hello`] | stage 1 | at once |
+//! | starter | [`Hello`], with stage 2's end of its socket | stage 1 | at once |
 //! | stage 1 | [`Answer::Spawned`], with a pidfd | starter | when stage 2 runs |
-//! | starter | [`Orders`], the arguments, and the descriptors of directory and lock | stage 2 | then |
+//! | starter | [`Orders`], the arguments, and the descriptors of the pidfile's directory and the lock | stage 2 | then |
 //! | stage 2 | [`Answer::Ready`] or [`Answer::Failed`] | starter | at the commit point, or instead of it |
 //!
 //! The end of the stream without either is a death, and never a success. A message is its length in four bytes, big-endian,
-//! and CBOR. Each is read exactly, so that what is meant for stage 2 stays in the socket while stage 1 reads.
+//! and CBOR.
 
 use std::ffi::OsString;
 use std::io;
@@ -19,10 +19,11 @@ use std::path::{Path, PathBuf};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::daemon::identity::DirectoryId;
 use crate::sys::handover;
 
 /// Changes with every change of these messages.
-pub(crate) const VERSION: u32 = 1;
+pub(crate) const VERSION: u32 = 2;
 
 /// The most that a message of ours takes; arguments come apart from them.
 const LONGEST: usize = 16 * 1024 * 1024;
@@ -40,6 +41,17 @@ pub(crate) struct Hello {
     pub(crate) name: String,
     pub(crate) working_directory: Bytes,
     pub(crate) umask: u32,
+    /// Whom stage 2 runs as, when that is not the starter.
+    pub(crate) user: Option<Whom>,
+}
+
+/// A user by numbers; the name is for people.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Whom {
+    pub(crate) name: String,
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+    pub(crate) groups: Vec<u32>,
 }
 
 /// To stage 2: who to be.
@@ -47,8 +59,12 @@ pub(crate) struct Hello {
 pub(crate) struct Orders {
     pub(crate) instance: Option<String>,
     pub(crate) directory: Bytes,
+    pub(crate) directory_id: DirectoryId,
+    /// Whose default directory that is.
+    pub(crate) application: Option<String>,
     pub(crate) stem: String,
     pub(crate) pidfile: Option<Bytes>,
+    pub(crate) is_another_users: bool,
     pub(crate) log_file: Option<Bytes>,
     /// The length of the serialised arguments that follow.
     pub(crate) arguments: u64,
@@ -60,9 +76,7 @@ pub(crate) enum Answer {
     Spawned {
         pid: u32,
     },
-    Ready {
-        pid: u32,
-    },
+    Ready,
     Failed {
         stage: Stage,
         /// The message of the error, and of each of its causes.
@@ -77,8 +91,12 @@ pub(crate) enum Stage {
     Handshake,
     /// The program has no daemon of this name; the causes are the names that it has.
     Name,
-    /// Session, directory, second stage.
+    /// Session, second stage.
     Detach,
+    /// The working directory can't be entered.
+    Directory,
+    /// The user that it is to run as lacks a right.
+    Rights,
     Arguments,
     Setup,
     /// `run` ended before it was ready.
@@ -247,6 +265,7 @@ mod tests {
             name: "worker".into(),
             working_directory: path.into(),
             umask: 0o22,
+            user: None,
         };
         write(ours.as_fd(), &hello, &[]).unwrap();
         write(ours.as_fd(), &Answer::Spawned { pid: 7 }, &[file.as_fd()]).unwrap();

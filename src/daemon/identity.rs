@@ -1,9 +1,9 @@
 //! Who a daemon is: one per directory and name, proved by locks on a file and never by what a file says.
 //!
-//! Two files stand side by side. `NAME.lock` is never deleted, and has two locked bytes: the launch lock, which whoever
-//! starts the daemon takes and hands over to it, and the identity lock, which the daemon takes when it is ready. The
-//! kernel says who holds the latter, so a recycled number, a fork that outlived its daemon, or another namespace can't
-//! pretend. `NAME.pid` is for people and tools; it is written whole, and never read here.
+//! The file `NAME.lock` is never deleted, and has two locked bytes: the launch lock, which whoever starts the daemon takes and
+//! hands over to it, and the identity lock, which the daemon takes when it is ready. The kernel says who holds the latter,
+//! so a recycled number, a fork that outlived its daemon, or another namespace can't pretend. A daemon that runs as another
+//! user than its starter has no right to the path, and needs none: it has the descriptor.
 //!
 //! | launch lock | identity lock | the daemon |
 //! |---|---|---|
@@ -12,31 +12,35 @@
 //! | held | held by PID | running as PID |
 //! | free | held | not one of ours: unverifiable |
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags, Stat};
+use rustix::fs::{FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
+use crate::daemon::pidfile;
 use crate::error::{Error, ErrorKind, Result};
 use crate::sys::locks::{self, Holder};
+use crate::users::becoming::Becoming;
 
 /// Where a daemon's files are, by path; nothing has been looked at yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Place {
     pub(crate) directory: PathBuf,
-    /// The directory is the default one, and is made when it is missing.
-    pub(crate) is_default: bool,
+    /// The application whose default directory it is; that is made when it is missing.
+    pub(crate) application: Option<String>,
     /// The daemon's name and instance, as they stand in file names.
     pub(crate) stem: String,
-    /// The pidfile, when it is not the one beside the lock.
+    /// The pidfile, when the caller has named another path.
     pub(crate) pidfile: Option<PathBuf>,
+    /// root starts the daemon, and it runs as somebody else.
+    pub(crate) is_another_users: bool,
 }
 
 /// What the locks say.
@@ -64,24 +68,31 @@ enum Purpose {
 pub(crate) struct Files {
     pub(crate) directory: OwnedFd,
     pub(crate) lock: File,
-    place: Place,
+    pub(crate) place: Place,
 }
 
 /// The right to start the daemon, for as long as it is kept or until it is handed over.
 #[derive(Debug)]
-pub(crate) struct Claim(pub(crate) Files);
+pub(crate) struct Claim {
+    pub(crate) files: Files,
+    /// Whom the daemon runs as, when that is not the starter, and the directory that its pidfile has then.
+    pub(crate) another: Option<(Arc<Becoming>, OwnedFd)>,
+}
 
 /// The identity of the daemon that this very process is, or is to be.
 #[derive(Debug)]
 struct Own {
     /// What has forked from it is another process, whatever memory it has.
     pid: u32,
-    device: u64,
-    inode: u64,
+    directory: DirectoryId,
     is_ready: AtomicBool,
-    /// Kept until the process ends: closing any descriptor of the lock file would give up the identity lock.
+    /// Kept until the process ends: closing any descriptor of the lock file would give up the identity lock. The directory
+    /// among them is the one for the pidfile.
     files: Files,
 }
+
+/// Device and inode of the directory that the lock is in: the same by every path.
+pub(crate) type DirectoryId = (u64, u64);
 
 static OWN: OnceLock<Own> = OnceLock::new();
 
@@ -91,7 +102,12 @@ impl Place {
     }
 
     pub(crate) fn pidfile(&self) -> PathBuf {
-        self.pidfile.clone().unwrap_or_else(|| self.directory.join(format!("{}.pid", self.stem)))
+        let name = pidfile::file_name(&self.stem);
+        match &self.pidfile {
+            Some(path) => path.clone(),
+            None if self.is_another_users => self.directory.join(&self.stem).join(name),
+            None => self.directory.join(name),
+        }
     }
 
     fn failed(&self, what: &str, error: io::Error) -> Error {
@@ -105,7 +121,7 @@ impl Place {
         let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::RDONLY;
         let open = || rustix::fs::open(&self.directory, flags, Mode::empty());
         let directory = match open() {
-            Err(Errno::NOENT) if self.is_default && purpose == Purpose::Start => {
+            Err(Errno::NOENT) if self.application.is_some() && purpose == Purpose::Start => {
                 make_directories(&self.directory).and_then(|()| Ok(open()?))
             }
             result => result.map_err(io::Error::from),
@@ -188,8 +204,15 @@ impl Place {
     /// What this process knows by itself, when it is the daemon in question.
     pub(crate) fn own_standing(&self) -> Option<Standing> {
         let own = own()?;
-        let directory = self.open_directory(Purpose::Look).ok()?;
-        is_own(&directory, &self.stem).then(|| {
+        let known = &own.files.place;
+        let is_own = self.stem == known.stem
+            && match rustix::fs::lstat(&self.directory) {
+                Ok(found) => directory_id(&found) == own.directory,
+                // A daemon that root has started as another user need not be able to reach its own files.
+                Err(Errno::ACCESS) => self.directory == known.directory,
+                Err(_) => false,
+            };
+        is_own.then(|| {
             let is_ready = own.is_ready.load(Ordering::Acquire);
             if is_ready { Standing::Running(own.pid) } else { Standing::Between }
         })
@@ -202,8 +225,20 @@ fn own() -> Option<&'static Own> {
 
 fn is_own(directory: &OwnedFd, stem: &str) -> bool {
     let Some(own) = own() else { return false };
-    rustix::fs::fstat(directory)
-        .is_ok_and(|stat| (stat.st_dev, stat.st_ino, stem) == (own.device, own.inode, own.files.place.stem.as_str()))
+    own.files.place.stem == stem
+        && rustix::fs::fstat(directory).is_ok_and(|found| directory_id(&found) == own.directory)
+}
+
+fn directory_id(stat: &Stat) -> DirectoryId {
+    (stat.st_dev, stat.st_ino)
+}
+
+/// The default directory, as it was for the one who has started this process as this very daemon. By itself, a daemon that
+/// runs as another user than its starter would find another one.
+pub(crate) fn own_default_directory(application: &str, stem: &str) -> Option<PathBuf> {
+    let known = &own()?.files.place;
+    let is_own = known.application.as_deref() == Some(application) && known.stem == stem;
+    is_own.then(|| known.directory.clone())
 }
 
 fn is_ours_or_roots(stat: &Stat) -> bool {
@@ -277,20 +312,22 @@ impl Files {
             Holder::Stranger => return Err(self.locked_by_stranger()),
         }
         self.write_boot()?;
-        remove_pidfile(&self.directory, &self.place).map_err(|error| {
+        pidfile::clear_away(&self.directory, &self.place).map_err(|error| {
             let path = self.place.pidfile();
             let message = format!("could not make room for the pidfile `{}`", path.display());
             Error::io(message, error).with_path(path)
         })?;
-        Ok(Ok(Claim(self)))
+        Ok(Ok(Claim { files: self, another: None }))
     }
 
     fn read_boot(&mut self) -> Result<String> {
-        let mut text = String::new();
+        let mut text = Vec::new();
         self.lock
             .rewind()
-            .and_then(|()| (&self.lock).take(64).read_to_string(&mut text))
+            .and_then(|()| (&self.lock).take(64).read_to_end(&mut text))
             .map_err(|error| self.place.failed("could not read", error))?;
+        // What is no text is no boot's id, either, and in the way of nobody.
+        let text = String::from_utf8_lossy(&text);
         Ok(text.lines().next().unwrap_or_default().to_owned())
     }
 
@@ -318,93 +355,37 @@ fn own_boot() -> Result<String> {
 
 /// Takes over what the starter hands on. From here on no other descriptor of the lock file may be opened and closed in this
 /// process, also not by a controller that the daemon's own code uses: the identity lock would go with it.
-pub(crate) fn take_over(files: Files) -> io::Result<()> {
-    let Stat { st_dev: device, st_ino: inode, .. } = rustix::fs::fstat(&files.directory)?;
-    let own = Own { pid: std::process::id(), device, inode, is_ready: AtomicBool::new(false), files };
+pub(crate) fn take_over(files: Files, directory: DirectoryId) -> io::Result<()> {
+    let own = Own { pid: std::process::id(), directory, is_ready: AtomicBool::new(false), files };
     OWN.set(own).map_err(|_| io::Error::other("this process is a daemon already"))
 }
 
 /// The daemon's own part: shows its number, and takes the identity lock for good. In this order, because who sees that lock
 /// says that the daemon has started.
-pub(crate) fn become_daemon() -> io::Result<()> {
-    let own = own().ok_or_else(|| io::Error::other("nobody has started this daemon"))?;
+pub(crate) fn become_daemon() -> Result<()> {
+    let own = own().ok_or_else(|| Error::new(ErrorKind::Other, "nobody has started this daemon"))?;
     let Files { directory, lock, place } = &own.files;
-    write_pidfile(directory, place)?;
-    match locks::try_lock_identity(lock.as_fd()) {
+    pidfile::write(directory, place).map_err(|error| {
+        let path = place.pidfile();
+        Error::io(format!("could not write the pidfile `{}`", path.display()), error)
+    })?;
+    let failed = match locks::try_lock_identity(lock.as_fd()) {
         Ok(true) => {
             own.is_ready.store(true, Ordering::Release);
-            Ok(())
+            return Ok(());
         }
-        result => {
-            let _ = remove_pidfile(directory, place);
-            Err(result.err().unwrap_or_else(|| io::Error::other("the identity lock is held by another process")))
-        }
-    }
+        Ok(false) => io::Error::other("it is held by another process"),
+        Err(error) => error,
+    };
+    let _ = pidfile::remove(directory, place);
+    Err(Error::io("could not take the daemon's lock", failed))
 }
 
 /// The daemon's last act, while it still holds both locks.
 pub(crate) fn leave() {
     if let Some(own) = own().filter(|own| own.is_ready.load(Ordering::Acquire)) {
-        let _ = remove_pidfile(&own.files.directory, &own.files.place);
+        let _ = pidfile::remove(&own.files.directory, &own.files.place);
     }
-}
-
-/// Whole or not at all: a temporary file, renamed. Relative to the directory that was examined, unless the caller has
-/// named another path.
-fn write_pidfile(directory: &OwnedFd, place: &Place) -> io::Result<()> {
-    let (directory, name) = pidfile_at(directory, place)?;
-    let temporary = temporary(&name);
-    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let _ = rustix::fs::unlinkat(&directory, &temporary, AtFlags::empty());
-    let written = (|| {
-        let mut file = File::from(rustix::fs::openat(&directory, &temporary, flags, Mode::from_raw_mode(0o600))?);
-        file.write_all(format!("{}\n", std::process::id()).as_bytes())?;
-        // The daemon's umask must not decide who may read it.
-        rustix::fs::fchmod(&file, Mode::from_raw_mode(0o644))?;
-        rustix::fs::renameat_with(&directory, &temporary, &directory, &name, RenameFlags::empty())?;
-        Ok(())
-    })();
-    if written.is_err() {
-        let _ = rustix::fs::unlinkat(&directory, &temporary, AtFlags::empty());
-    }
-    written
-}
-
-/// The pidfile while it is written. One name is enough, because only the holder of the launch lock writes, and it is found
-/// again when its writer was killed.
-fn temporary(name: &OsStr) -> OsString {
-    let mut temporary = OsString::from(".");
-    temporary.push(name);
-    temporary.push(".new");
-    temporary
-}
-
-fn remove_pidfile(directory: &OwnedFd, place: &Place) -> io::Result<()> {
-    let (directory, name) = pidfile_at(directory, place)?;
-    remove(&directory, &temporary(&name))?;
-    remove(&directory, &name)
-}
-
-fn remove(directory: &OwnedFd, name: &OsStr) -> io::Result<()> {
-    let result = match rustix::fs::unlinkat(directory, name, AtFlags::empty()) {
-        // A directory in its place is in the way just as well, and gone when it is empty.
-        Err(Errno::ISDIR) => rustix::fs::unlinkat(directory, name, AtFlags::REMOVEDIR),
-        result => result,
-    };
-    match result {
-        Ok(()) | Err(Errno::NOENT) => Ok(()),
-        Err(error) => Err(error.into()),
-    }
-}
-
-fn pidfile_at(directory: &OwnedFd, place: &Place) -> io::Result<(OwnedFd, OsString)> {
-    let Some(path) = &place.pidfile else {
-        return Ok((directory.try_clone()?, format!("{}.pid", place.stem).into()));
-    };
-    let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?.to_owned();
-    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let flags = OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::RDONLY;
-    Ok((rustix::fs::open(parent, flags, Mode::empty())?, name))
 }
 
 /// What can stand in a file's name, and mean the same in every directory.
@@ -449,11 +430,34 @@ impl Files {
         if !matches!(locks::identity_holder(self.lock.as_fd()), Ok(Holder::Nobody)) {
             return;
         }
-        let _ = remove_pidfile(&self.directory, &self.place);
+        let _ = pidfile::clear_away(&self.directory, &self.place);
     }
 
-    /// As they come from the starter, which has examined them.
+    pub(crate) fn directory_id(&self) -> io::Result<DirectoryId> {
+        Ok(directory_id(&rustix::fs::fstat(&self.directory)?))
+    }
+
+    /// As they come from the starter, which has examined them; the directory is the one for the pidfile.
     pub(crate) fn handed_over(directory: OwnedFd, lock: File, place: Place) -> Files {
         Files { directory, lock, place }
+    }
+}
+
+impl Claim {
+    /// The same for a daemon that is to run as another user.
+    pub(crate) fn for_another(self, becoming: Arc<Becoming>) -> Result<Claim> {
+        let Files { directory, place, .. } = &self.files;
+        let made = pidfile::make_directory(directory, &place.stem, &becoming.identity).map_err(|error| {
+            let path = place.directory.join(&place.stem);
+            let (shown, user) = (path.display(), becoming.user.name());
+            let why = match error.kind() {
+                io::ErrorKind::DirectoryNotEmpty => "what is there is somebody else's, and not empty",
+                io::ErrorKind::NotADirectory => "what is there is no directory",
+                _ => "it could not be made",
+            };
+            let message = format!("no directory `{shown}` for a pidfile of the user `{user}`: {why}");
+            Error::io(message, error).with_path(path)
+        })?;
+        Ok(Claim { another: Some((becoming, made)), ..self })
     }
 }

@@ -123,10 +123,17 @@ impl Drop for Init {
     /// A process that was begun to be the daemon, and never came to `run_on` or an await, must not go on as the ordinary
     /// program: nobody has asked for that one.
     fn drop(&mut self) {
-        if self.is_daemon && !std::thread::panicking() {
-            eprintln!("`daemon::init()` was called, but neither `run_on` nor `await` on what it gave");
-            detach::exit_now(stage::NOT_ASKED);
+        if self.is_daemon {
+            do_not_go_on("`daemon::init()` was called, but neither `run_on` nor `await` on what it gave");
         }
+    }
+}
+
+/// For a process that was begun to be the daemon, and is not: ends it, unless a panic does so already.
+fn do_not_go_on(why: &str) {
+    if !std::thread::panicking() {
+        eprintln!("{why}");
+        detach::exit_now(stage::NOT_ASKED);
     }
 }
 
@@ -180,6 +187,15 @@ impl Future for Standby {
         match &mut self.0 {
             None => Poll::Ready(()),
             Some(main) => finish(std::task::ready!(Pin::new(main).poll(cx))),
+        }
+    }
+}
+
+impl Drop for Standby {
+    /// As for [`Init`]: with the daemon's life gone, there is nothing that this process is for.
+    fn drop(&mut self) {
+        if self.0.is_some() {
+            do_not_go_on("what `daemon::init()` gave was not awaited to its end");
         }
     }
 }

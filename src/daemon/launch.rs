@@ -3,29 +3,31 @@
 //! Dropped at any moment it leaves no daemon, or a ready one: the stages end when the socket does, until the daemon has
 //! committed itself.
 
+use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
+use std::process::ExitStatus;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use async_io::{Async, Timer};
+use async_io::Timer;
 use futures_lite::future;
-use serde::Serialize;
 
 use crate::background;
-use crate::daemon::controller::Settings;
-use crate::daemon::handshake::{self, Answer, Hello, Orders, STAGE_1, Stage, VERSION};
-use crate::daemon::identity::{Claim, Place};
+use crate::daemon::handshake::{self, Answer, Hello, Orders, STAGE_1, Stage, VERSION, Whom};
+use crate::daemon::identity::Claim;
+use crate::daemon::line::Line;
+use crate::daemon::settings::Settings;
 use crate::daemon::stage::SELF;
 use crate::error::{Error, ErrorKind, Result};
 use crate::offthread::Slots;
 use crate::process::{Leash, Process, Shutdown};
 use crate::sys::descriptors::{self, PipeEnd};
-use crate::sys::{self, Blueprint, Source, handover};
+use crate::sys::{self, Blueprint, Identity, Source};
+use crate::users::becoming::Becoming;
 
 static LAUNCHING: Slots = Slots::new();
 
@@ -35,9 +37,16 @@ const TAIL: usize = 16 * 1024;
 /// How long a process that we have killed may take to be gone, before we answer without it.
 const DIES_WITHIN: Duration = Duration::from_secs(5);
 
+/// How long a process that has closed its socket may take to end, before we answer without its exit status.
+const ENDS_WITHIN: Duration = Duration::from_millis(100);
+
+/// What is likely when there was no first stage, but an ordinary run of the program.
+const NO_INIT: &str = "; is `deluxe_process::daemon::init()` the first thing in `main`?";
+
 /// The starter's end of a launch that has begun.
 struct Begun {
-    socket: Async<UnixStream>,
+    first_line: Line,
+    second_line: Line,
     stderr: PipeEnd,
     first: Process,
     /// Which file the stages run.
@@ -45,33 +54,32 @@ struct Begun {
     _leash: Leash,
 }
 
-impl Drop for Begun {
-    /// For the stages this is the end, also when a bare fork of this process has a copy of the socket. Such a copy must not
-    /// do it to the original, though.
-    fn drop(&mut self) {
-        if background::is_ours() {
-            let _ = self.socket.get_ref().shutdown(std::net::Shutdown::Both);
-        }
-    }
-}
-
 /// Starts the daemon whose launch lock is ours; gives its number when it is ready.
-pub(crate) async fn launch(claim: Claim, place: &Place, settings: &Arc<Settings>, arguments: &[u8]) -> Result<u32> {
+pub(crate) async fn launch(claim: Claim, settings: &Settings, arguments: &[u8], time: Duration) -> Result<u32> {
     background::ensure_started()?;
     // The daemon works in another directory.
     let log_file = settings.log_file.as_deref().map(std::path::absolute).transpose().map_err(|error| {
         Error::io(format!("the daemon `{}` was not started: its log file's path can't be used", settings.name), error)
     })?;
-    let begun = {
-        let settings = Arc::clone(settings);
-        LAUNCHING.run(move || begin(&settings)).await?
+    let (begun, for_second) = {
+        let name = settings.name;
+        let environment = settings.environment(claim.another.as_ref().map(|(becoming, _)| &**becoming));
+        LAUNCHING.run(move || begin(name, environment)).await?
     };
-    let mut talk = Talk { settings, claim: Some(claim), place, log_file, arguments, begun: &begun, second: None };
+    let mut talk = Talk {
+        settings,
+        claim: Some(claim),
+        log_file,
+        arguments,
+        begun: &begun,
+        for_second: Some(for_second),
+        second: None,
+    };
     let mut said = Vec::new();
     let result = {
         let mut listening = pin!(listen(&begun.stderr, &mut said));
         let mut talking = pin!(talk.run());
-        let mut late = pin!(Timer::after(settings.start_timeout));
+        let mut late = pin!(Timer::after(time));
         let mut is_silent = false;
         std::future::poll_fn(|cx| {
             // Listened to as long as there is talk; its end alone means nothing.
@@ -92,7 +100,10 @@ pub(crate) async fn launch(claim: Claim, place: &Place, settings: &Arc<Settings>
     let second = talk.second.take();
     let claim = talk.claim.take();
     drop(talk);
-    let exit = end(second.as_ref(), &outcome).await;
+    let exit = match &second {
+        Some(second) => end(second, &outcome).await,
+        None => end_of_first(&begun.first, &outcome).await,
+    };
     let pid = second.as_ref().map(Process::id);
     // What it said last may still be in the pipe; nobody holds that open any more.
     let rest = future::or(listen(&begun.stderr, &mut said), async {
@@ -101,7 +112,7 @@ pub(crate) async fn launch(claim: Claim, place: &Place, settings: &Arc<Settings>
     rest.await;
     drop(begun);
     // It may have committed itself at the last moment, and was ended all the same.
-    if let Some(Claim(files)) = claim {
+    if let Some(Claim { files, .. }) = claim {
         LAUNCHING.run(move || files.clear_away()).await;
     }
     Err(explain(outcome, settings, exit, pid, said))
@@ -127,21 +138,22 @@ impl From<io::Error> for Outcome {
     }
 }
 
-fn begin(settings: &Settings) -> Result<Begun> {
+/// Gives also the second stage's end of its line, for the first one to hand on.
+fn begin(name: &'static str, environment: Vec<(OsString, OsString)>) -> Result<(Begun, OwnedFd)> {
     let failed = |what: &'static str| {
         move |error: io::Error| Error::io(format!("the daemon could not be started: {what}"), error)
     };
-    let (ours, theirs) = UnixStream::pair().map_err(failed("there is no socket to be had"))?;
+    let (first_line, for_first) = Line::new().map_err(failed("there is no socket to be had"))?;
+    let (second_line, for_second) = Line::new().map_err(failed("there is no socket to be had"))?;
     let (reader, writer) = descriptors::pipe().map_err(failed("there is no pipe to be had"))?;
-    let socket = Async::new(ours).map_err(failed("its socket could not be prepared"))?;
     let stderr = descriptors::register(reader).map_err(failed("its pipe could not be prepared"))?;
     let own = std::env::args_os().next().unwrap_or_default();
     let blueprint = Blueprint {
         program: SELF.into(),
-        argv: vec![own, STAGE_1.into(), settings.name.into()],
-        environment: Some(settings.environment()),
+        argv: vec![own, STAGE_1.into(), name.into()],
+        environment: Some(environment),
         directory: None,
-        stdin: Source::Descriptor(Arc::new(OwnedFd::from(theirs))),
+        stdin: Source::Descriptor(Arc::new(for_first)),
         stdout: Source::Null,
         stderr: Source::Descriptor(Arc::new(writer)),
         process_group: None,
@@ -151,21 +163,22 @@ fn begin(settings: &Settings) -> Result<Begun> {
     let start = || {
         let handle = sys::spawn(&blueprint)
             .map_err(|refusal| failed("this program could not be executed again")(refusal.error))?;
-        Ok(Process::child(handle, false, format!("{} (start of a daemon)", settings.name).into()))
+        Ok(Process::child(handle, false, format!("{name} (start of a daemon)").into()))
     };
     let leash = Leash::start(start, Shutdown::kill())?;
     let first = leash.process().clone();
-    Ok(Begun { socket, stderr, first, build: handshake::build_id(Path::new(SELF)), _leash: leash })
+    let build = handshake::build_id(Path::new(SELF));
+    Ok((Begun { first_line, second_line, stderr, first, build, _leash: leash }, for_second))
 }
 
 /// One conversation with both stages.
 struct Talk<'a> {
     settings: &'a Settings,
     claim: Option<Claim>,
-    place: &'a Place,
     log_file: Option<PathBuf>,
     arguments: &'a [u8],
     begun: &'a Begun,
+    for_second: Option<OwnedFd>,
     second: Option<Process>,
 }
 
@@ -177,122 +190,60 @@ impl Talk<'_> {
             name: self.settings.name.to_owned(),
             working_directory: (&*self.settings.working_directory).into(),
             umask: self.settings.umask,
+            user: self.claim.as_ref().and_then(|claim| claim.another.as_ref()).map(|(becoming, _)| whom(becoming)),
         };
-        self.send(&hello, &[]).await?;
-        let mut descriptors = Vec::new();
-        let first = self.answer(&mut descriptors, "the first stage", Some(&self.begun.first));
-        let pid = match first.await? {
-            Answer::Spawned { pid } => pid,
-            Answer::Failed { stage, causes } => return Err(Outcome::Failed { stage, causes }),
-            Answer::Ready { .. } => return Err(out_of_turn()),
+        let for_second = self.for_second.take();
+        let handed: Vec<BorrowedFd<'_>> = for_second.iter().map(AsFd::as_fd).collect();
+        self.begun.first_line.send(&hello, &handed).await?;
+        drop(for_second);
+        let (pid, mut descriptors) = match self.begun.first_line.answer(&self.begun.first).await? {
+            Some((Answer::Spawned { pid }, descriptors)) => (pid, descriptors),
+            Some((Answer::Failed { stage, causes }, _)) => return Err(Outcome::Failed { stage, causes }),
+            Some((Answer::Ready, _)) => return Err(out_of_turn()),
+            None => return Err(Outcome::Silent { by: "the first stage" }),
         };
         // Without it nobody could see to it that the process is gone when the start fails.
         let Some(pidfd) = descriptors.pop() else {
             let message = "the handle to it did not come along; this program may have no descriptors left";
             return Err(Outcome::Broken(io::Error::other(message)));
         };
-        self.second = Some(Process::from_pidfd(pid, pidfd)?);
+        let second = self.second.insert(Process::from_pidfd(pid, pidfd)?).clone();
         // Its status is of no interest: what it had to say, it has said.
         let _ = self.begun.first.exit_status().await;
         self.hand_over().await?;
-        match self.answer(&mut Vec::new(), "it", self.second.as_ref()).await? {
-            Answer::Ready { pid } => Ok(pid),
-            Answer::Failed { stage, causes } => Err(Outcome::Failed { stage, causes }),
-            Answer::Spawned { .. } => Err(out_of_turn()),
+        match self.begun.second_line.answer(&second).await? {
+            // Which number it has was said by the first stage already.
+            Some((Answer::Ready, _)) => Ok(pid),
+            Some((Answer::Failed { stage, causes }, _)) => Err(Outcome::Failed { stage, causes }),
+            Some((Answer::Spawned { .. }, _)) => Err(out_of_turn()),
+            None => Err(Outcome::Silent { by: "it" }),
         }
     }
 
     async fn hand_over(&self) -> Result<(), Outcome> {
-        let Some(Claim(files)) = &self.claim else { return Err(out_of_turn()) };
+        let Some(Claim { files, another }) = &self.claim else { return Err(out_of_turn()) };
+        let place = &files.place;
+        let directory = another.as_ref().map_or(&files.directory, |(_, directory)| directory);
         let orders = Orders {
             instance: self.settings.instance.clone(),
-            directory: (&*self.place.directory).into(),
-            stem: self.place.stem.clone(),
-            pidfile: self.place.pidfile.as_deref().map(Into::into),
+            directory: (&*place.directory).into(),
+            directory_id: files.directory_id()?,
+            application: place.application.clone(),
+            stem: place.stem.clone(),
+            pidfile: place.pidfile.as_deref().map(Into::into),
+            is_another_users: place.is_another_users,
             log_file: self.log_file.as_deref().map(Into::into),
             arguments: self.arguments.len() as u64,
         };
-        self.send(&orders, &[files.directory.as_fd(), files.lock.as_fd()]).await?;
-        self.send_all(self.arguments, &[]).await?;
+        self.begun.second_line.send(&orders, &[directory.as_fd(), files.lock.as_fd()]).await?;
+        self.begun.second_line.send_all(self.arguments, &[]).await?;
         Ok(())
     }
+}
 
-    async fn send(&self, message: &impl Serialize, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
-        self.send_all(&handshake::encode(message)?, descriptors).await
-    }
-
-    async fn send_all(&self, mut bytes: &[u8], mut descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
-        while !bytes.is_empty() {
-            match handover::send(self.begun.socket.as_fd(), bytes, descriptors) {
-                Ok(count) => {
-                    bytes = &bytes[count..];
-                    descriptors = &[];
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.begun.socket.writable().await?,
-                // The peer's own words, or its silence, say more than a broken pipe. It is a reset when the peer has ended
-                // with some of what was sent unread.
-                Err(error) if matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) => {
-                    return Ok(());
-                }
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(())
-    }
-
-    /// What `process` has to say, or that it has ended without a word. The stream alone does not tell: somebody else may
-    /// hold its end, such as the second stage when the first was killed, or a child of `setup`.
-    async fn answer(
-        &self,
-        descriptors: &mut Vec<OwnedFd>,
-        by: &'static str,
-        process: Option<&Process>,
-    ) -> Result<Answer, Outcome> {
-        let mut receiving = pin!(self.receive(descriptors, by));
-        let mut ending = pin!(async {
-            match process {
-                Some(process) => {
-                    let _ = process.exit_status().await;
-                }
-                None => future::pending().await,
-            }
-        });
-        let mut has_ended = false;
-        std::future::poll_fn(|cx| {
-            if let Poll::Ready(answer) = receiving.as_mut().poll(cx) {
-                return Poll::Ready(answer);
-            }
-            has_ended = has_ended || ending.as_mut().poll(cx).is_ready();
-            // What it has said before its end is in the socket by then, and `receiving` is woken for it.
-            if has_ended && !handover::is_readable(self.begun.socket.as_fd())? {
-                return Poll::Ready(Err(Outcome::Silent { by }));
-            }
-            Poll::Pending
-        })
-        .await
-    }
-
-    async fn receive(&self, descriptors: &mut Vec<OwnedFd>, by: &'static str) -> Result<Answer, Outcome> {
-        let mut head = [0; 4];
-        self.fill(&mut head, descriptors, by).await?;
-        let mut body = vec![0; handshake::body_length(head)?];
-        self.fill(&mut body, descriptors, by).await?;
-        Ok(handshake::decode(&body)?)
-    }
-
-    async fn fill(&self, bytes: &mut [u8], descriptors: &mut Vec<OwnedFd>, by: &'static str) -> Result<(), Outcome> {
-        let mut filled = 0;
-        while filled < bytes.len() {
-            match handover::receive(self.begun.socket.as_fd(), &mut bytes[filled..], descriptors) {
-                Ok(0) => return Err(Outcome::Silent { by }),
-                Ok(count) => filled += count,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.begun.socket.readable().await?,
-                Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Err(Outcome::Silent { by }),
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Ok(())
-    }
+fn whom(becoming: &Becoming) -> Whom {
+    let Identity { uid, gid, groups } = becoming.identity.clone();
+    Whom { name: becoming.user.name().to_owned(), uid, gid, groups }
 }
 
 fn out_of_turn() -> Outcome {
@@ -317,8 +268,7 @@ async fn listen(stderr: &PipeEnd, said: &mut Vec<u8>) {
 }
 
 /// Sees to it that the process that was to be the daemon is gone; how it ended by itself, if it did.
-async fn end(second: Option<&Process>, outcome: &Outcome) -> Option<std::process::ExitStatus> {
-    let second = second?;
+async fn end(second: &Process, outcome: &Outcome) -> Option<ExitStatus> {
     if matches!(outcome, Outcome::Late | Outcome::Broken(_)) {
         let _ = second.kill();
     }
@@ -346,13 +296,19 @@ async fn end(second: Option<&Process>, outcome: &Outcome) -> Option<std::process
     status
 }
 
-fn explain(
-    outcome: Outcome,
-    settings: &Settings,
-    exit: Option<std::process::ExitStatus>,
-    pid: Option<u32>,
-    said: Vec<u8>,
-) -> Error {
+/// How the first stage ended, if it went without a word. One that did not end is ended with the launch.
+async fn end_of_first(first: &Process, outcome: &Outcome) -> Option<ExitStatus> {
+    if !matches!(outcome, Outcome::Silent { .. }) {
+        return None;
+    }
+    future::or(async { first.exit_status().await.ok() }, async {
+        Timer::after(ENDS_WITHIN).await;
+        None
+    })
+    .await
+}
+
+fn explain(outcome: Outcome, settings: &Settings, exit: Option<ExitStatus>, pid: Option<u32>, said: Vec<u8>) -> Error {
     let name = settings.name;
     let error = match outcome {
         Outcome::Failed { stage: Stage::Name, causes } => {
@@ -365,6 +321,8 @@ fn explain(
                 Stage::Run => (ErrorKind::SetupFailed, "it ended before it was ready"),
                 Stage::Arguments => (ErrorKind::InvalidInput, "its arguments could not be read back"),
                 Stage::Commit => (ErrorKind::Other, "it could not be made ready"),
+                Stage::Directory => (ErrorKind::WorkingDirectory, "its working directory can't be used"),
+                Stage::Rights => (ErrorKind::PermissionDenied, "its user lacks a right"),
                 Stage::Handshake | Stage::Detach | Stage::Name => (ErrorKind::Other, "it could not be set up"),
             };
             let error = Error::new(kind, format!("the daemon `{name}` was not started: {what}"));
@@ -378,12 +336,15 @@ fn explain(
                 Some(status) => format!(" ({status})"),
                 None => String::new(),
             };
-            let message = format!("the daemon `{name}` was not started: {by} died before it was ready{how}");
+            let was_killed = exit.is_some_and(|status| status.code().is_none());
+            let hint = if pid.is_none() && !was_killed { NO_INIT } else { "" };
+            let message = format!("the daemon `{name}` was not started: {by} died before it was ready{how}{hint}");
             Error::new(ErrorKind::DaemonDied, message)
         }
         Outcome::Late => {
             let time = settings.start_timeout;
-            let message = format!("the daemon `{name}` was not ready within {time:.1?}, and was ended");
+            let hint = if pid.is_none() { NO_INIT } else { "" };
+            let message = format!("the daemon `{name}` was not ready within {time:.1?}, and was ended{hint}");
             Error::new(ErrorKind::TimedOut, message)
         }
         Outcome::Broken(error) => {

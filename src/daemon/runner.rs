@@ -13,7 +13,7 @@ use futures_lite::{FutureExt, future};
 use crate::daemon::handshake;
 use crate::daemon::handshake::Stage;
 use crate::daemon::stage::Launch;
-use crate::daemon::{Context, Daemon, Ready, UserSignal};
+use crate::daemon::{Context, Daemon, Ready, UserSignal, causes};
 use crate::error::BoxError;
 use crate::signal::{Signal, Signals};
 
@@ -101,11 +101,6 @@ impl Trouble {
             Trouble::Panicked(message) => vec![format!("panicked: {message}")],
         }
     }
-}
-
-/// The messages of an error and all its causes.
-fn causes(error: &(dyn std::error::Error + 'static)) -> Vec<String> {
-    std::iter::successors(Some(error), |error| error.source()).map(ToString::to_string).collect()
 }
 
 /// A panic as a value. What panicked is not used again, but for `at_exit`, whose author knows.

@@ -30,7 +30,11 @@ const MOST_ROUNDS_OF_A_DEPUTY: usize = 16;
 const MOMENT: Duration = Duration::from_millis(1);
 
 /// States of threads that start nothing any more, once they were told to stop.
-const STOPPED: &[u8] = b"TtZXD";
+const STOPPED: &[u8] = b"TtZX";
+
+/// The same and D, in which a thread waits in the kernel: amid a fork(2), which still comes to its end; or for a child
+/// of its vfork(2) that was stopped, too, and then for good. Nothing tells the two apart.
+const AT_REST: &[u8] = b"TtZXD";
 
 pub(crate) struct Tree {
     root: Process,
@@ -97,6 +101,11 @@ impl Tree {
         Ok(())
     }
 
+    /// Whether members are missing that can still be found.
+    fn is_blind(&self) -> bool {
+        self.blindness.is_some() && matches!(self.root.has_ended(), Ok(false))
+    }
+
     /// Why there may be members that were not found.
     pub(crate) fn blindness(self) -> Option<io::Error> {
         self.blindness
@@ -156,7 +165,13 @@ impl Tree {
 
     /// Ends every member. They are frozen first.
     pub(crate) async fn kill(&mut self) {
-        self.freeze().await;
+        for _ in 0..MOST_ROUNDS {
+            if self.is_frozen() {
+                break;
+            }
+            self.kill_what_is_waited_for();
+            Timer::after(MOMENT).await;
+        }
         self.signal(Signal::KILL);
     }
 
@@ -166,16 +181,34 @@ impl Tree {
             if self.is_frozen() {
                 break;
             }
+            self.kill_what_is_waited_for();
             thread::sleep(MOMENT);
         }
         self.signal(Signal::KILL);
+    }
+
+    /// Where all is at rest and somebody waits in the kernel: ends the descendants that have stopped. Whose vfork(2) that
+    /// completes stops as well, and then shows its children. The root is left for the end, because it leads to the group.
+    fn kill_what_is_waited_for(&mut self) {
+        if !self.all_threads_are(AT_REST) {
+            return;
+        }
+        let have_stopped: Vec<u32> =
+            self.descendants.keys().copied().filter(|pid| threads_are(*pid, STOPPED)).collect();
+        // After they have stopped, or what one of them has just started would not be found from the dead.
+        if self.grow() || self.is_blind() {
+            return;
+        }
+        for member in have_stopped.iter().filter_map(|pid| self.descendants.get(pid)) {
+            let _ = member.handle.signal(Signal::KILL.as_raw());
+        }
     }
 
     /// Asks every member to end. A tree at rest is not frozen for that, because who watches over others (sudo, a shell
     /// with job control) takes note of their stops, and may stop itself as well.
     pub(crate) async fn ask(&mut self, signal: Signal) {
         // In this order: what forked and fell asleep between the two is found by the second.
-        if !self.all_threads_are(b"SIZXTt") || self.grow() {
+        if !self.all_threads_are(b"SIZXTt") || self.grow() || self.is_blind() {
             self.freeze().await;
         }
         self.signal(signal);
@@ -188,17 +221,21 @@ impl Tree {
             if self.is_frozen() {
                 break;
             }
+            if self.all_threads_are(AT_REST) {
+                // Somebody waits in the kernel. If that is for a child of its vfork(2), they have to go on for a moment.
+                self.signal(Signal::CONT);
+            }
             Timer::after(MOMENT).await;
         }
     }
 
     /// Stops every member, and says whether nothing can start any more. A fork(2) that is under way when the stop
-    /// arrives still comes to its end, so the list of children is complete only once the stop has taken effect; or
-    /// while its caller waits in the kernel (state D), mostly for a child of its vfork(2) that was stopped, too.
+    /// arrives still comes to its end, so the list of children is complete only once the stop has taken effect. What
+    /// can't be looked for is not lost while its parents are stopped: descriptors may be free a moment later.
     fn is_frozen(&mut self) -> bool {
         self.signal(Signal::STOP);
         let have_stopped = self.all_threads_are(STOPPED);
-        !self.grow() && have_stopped
+        !self.grow() && have_stopped && !self.is_blind()
     }
 
     /// Whether every thread of every member that we may signal is in one of these states.
@@ -344,7 +381,7 @@ impl Tree {
 }
 
 fn threads_are(pid: u32, states: &[u8]) -> bool {
-    proc::thread_states(pid).iter().all(|state| states.contains(state))
+    proc::thread_states(pid).is_ok_and(|found| found.iter().all(|state| states.contains(state)))
 }
 
 fn exists(handle: &Handle) -> bool {

@@ -82,11 +82,24 @@ fn parse_epitaph(stat: &str, status: &str) -> Option<Epitaph> {
     })
 }
 
-/// The states of all threads of a process, a letter each (proc_pid_stat(5)); none when it is gone.
-pub(crate) fn thread_states(pid: u32) -> Vec<u8> {
-    let Ok(tasks) = fs::read_dir(format!("/proc/{pid}/task")) else { return Vec::new() };
-    let stats = tasks.flatten().filter_map(|task| fs::read_to_string(task.path().join("stat")).ok());
-    stats.filter_map(|stat| stat.rsplit_once(')')?.1.trim_start().bytes().next()).collect()
+/// The states of all threads of a process, a letter each (proc_pid_stat(5)); none when it is gone. An error when they
+/// can't be told for want of resources.
+pub(crate) fn thread_states(pid: u32) -> io::Result<Vec<u8>> {
+    let tasks = match fs::read_dir(format!("/proc/{pid}/task")) {
+        Err(error) if is_want_of_resources(&error) => return Err(error),
+        Err(_) => return Ok(Vec::new()),
+        Ok(tasks) => tasks,
+    };
+    let mut states = Vec::new();
+    for task in tasks.flatten() {
+        match fs::read_to_string(task.path().join("stat")) {
+            Err(error) if is_want_of_resources(&error) => return Err(error),
+            // The thread has ended meanwhile.
+            Err(_) => {}
+            Ok(stat) => states.extend(stat.rsplit_once(')').and_then(|(_, rest)| rest.trim_start().bytes().next())),
+        }
+    }
+    Ok(states)
 }
 
 /// How the zombie `pid` ended, in the form of `wait(2)`: the last field of its `stat`. The kernel shows 0 there to

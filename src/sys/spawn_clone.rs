@@ -8,9 +8,9 @@
 //! - user, groups, session and group cost a system call each.
 //!
 //! There are two ways. [`spawn`] suspends the calling thread until the child has left this memory (`CLONE_VFORK`), and so
-//! knows whether it executed the program. [`begin`] goes on at once, after some microseconds instead of a hundred: for
-//! those who are on an executor's thread, and who wait for the end anyway. What that child uses is kept in a room of its
-//! own until the kernel says that it has left.
+//! knows whether it executed the program. [`begin`] goes on at once, after some microseconds instead of a hundred, so that
+//! an executor's thread can do it; it learns the same from an event, or with the child's end. What that child uses is kept
+//! in a room of its own until the kernel says that it has left.
 //!
 //! What keeps it safe, and must stay so:
 //! - The child runs on a stack of its own, in one function that does not return, allocate, panic, lock or touch errno: it
@@ -29,15 +29,21 @@ use std::cell::UnsafeCell;
 use std::ffi::{CStr, CString};
 use std::io;
 use std::mem::{MaybeUninit, size_of};
+use std::num::NonZeroUsize;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, TryLockError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
+use std::thread;
+use std::time::Duration;
 
+use async_io::Timer;
+use futures_lite::future;
 use rustix::process::{Pid, WaitId, WaitIdOptions};
 
+use crate::sys::descriptors::{self, Watched};
 use crate::sys::exit_pidfd::Pidfd;
 use crate::sys::spawn::{Strings, above_the_standard_streams, c_string, environment, kill_and_reap};
 use crate::sys::{Blueprint, Handle, Identity, Refusal, Source, Step};
@@ -305,7 +311,7 @@ fn has_left_our_memory(child: Pid) -> bool {
     for _ in 0..MOST_LOOKS {
         // SAFETY: kcmp(2) of two memories takes numbers alone.
         match unsafe { libc::syscall(libc::SYS_kcmp, own, child.as_raw_nonzero().get(), KCMP_VM, 0, 0) } {
-            0 => std::thread::yield_now(),
+            0 => thread::yield_now(),
             // Reaped already, by somebody else in this program: it has left more than our memory.
             -1 => return io::Error::last_os_error().raw_os_error() == Some(libc::ESRCH),
             _ => return true,
@@ -349,21 +355,34 @@ fn clone(plan: &mut Plan) -> Result<(Pid, OwnedFd), Refusal> {
     Ok((pid, pidfd))
 }
 
-/// Where the child of [`begin`] lives until it has executed its program. There is one, so that what is begun beside a
-/// child goes the other way: at most one at a time takes processor from whoever it was begun by.
+/// Where a child of [`begin`] lives until it has executed its program.
+#[derive(Debug)]
 struct Room {
+    /// Not 0 while somebody lives here. The kernel clears it when the child leaves our memory (`CLONE_CHILD_CLEARTID`).
+    is_taken: AtomicU32,
+    /// Counts who has lived here.
+    tenant: AtomicU32,
+    furniture: Mutex<Furniture>,
+}
+
+#[derive(Debug)]
+struct Furniture {
     stack: Vec<MaybeUninit<u8>>,
     /// Leaked from a box, because the child reads it meanwhile.
     prepared: *mut Prepared,
 }
 
 // SAFETY: what it points to is its own.
-unsafe impl Send for Room {}
+unsafe impl Send for Furniture {}
 
-static ROOM: Mutex<Room> = Mutex::new(Room { stack: Vec::new(), prepared: ptr::null_mut() });
+static ROOMS: [Room; 16] = [const { Room::new() }; 16];
 
-/// Not 0 while somebody lives there. The kernel clears it when the child leaves our memory (`CLONE_CHILD_CLEARTID`).
-static IS_TAKEN: AtomicU32 = AtomicU32::new(0);
+/// How many of them are used: no more than keep the processors busy. What a crowd needs beyond goes the other way, which
+/// takes no time of an executor's.
+fn room_count() -> usize {
+    static COUNT: OnceLock<usize> = OnceLock::new();
+    *COUNT.get_or_init(|| thread::available_parallelism().map_or(4, NonZeroUsize::get).clamp(4, ROOMS.len()))
+}
 
 /// The child's own pointer to data of a thread is the one of the thread that began it, which may end meanwhile. Nothing
 /// that it does needs any; this is what a protected stack would read.
@@ -375,7 +394,28 @@ static CANT_BEGIN: AtomicBool = AtomicBool::new(false);
 const CLONE_CLEAR_SIGHAND: u64 = 0x1_0000_0000;
 
 impl Room {
-    /// Lets go of what the last child has used. Only when it has left.
+    const fn new() -> Room {
+        let furniture = Furniture { stack: Vec::new(), prepared: ptr::null_mut() };
+        Room { is_taken: AtomicU32::new(0), tenant: AtomicU32::new(0), furniture: Mutex::new(furniture) }
+    }
+
+    /// One that nobody lives in, cleared of what the last child has used.
+    fn enter(&self) -> Option<MutexGuard<'_, Furniture>> {
+        let mut furniture = match self.furniture.try_lock() {
+            Ok(furniture) => furniture,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return None,
+        };
+        if self.is_taken.load(Ordering::Acquire) != 0 {
+            return None;
+        }
+        furniture.clear();
+        Some(furniture)
+    }
+}
+
+impl Furniture {
+    /// Only when the child has left.
     fn clear(&mut self) {
         let prepared = std::mem::replace(&mut self.prepared, ptr::null_mut());
         if !prepared.is_null() {
@@ -385,51 +425,76 @@ impl Room {
     }
 }
 
-/// What will have become of a child that was begun.
+/// What becomes of a child that was begun.
 #[derive(Debug)]
-pub(crate) struct Outcome(Arc<Report>);
+pub(crate) struct Outcome {
+    report: Arc<Report>,
+    room: &'static Room,
+    tenant: u32,
+    /// Ends when the child closes what it must not keep, which it does right after it has left.
+    notice: Option<Watched>,
+}
 
 impl Outcome {
-    /// Why it did not execute the program; known once it has ended.
+    /// Why it did not execute the program. Final once it has ended, or was seen to leave.
     pub(crate) fn refusal(&self) -> Option<Refusal> {
-        self.0.refusal()
+        self.report.refusal()
+    }
+
+    /// Waits until it executes its program, or can't; for a child that was begun with a notice.
+    pub(crate) async fn left(&self) -> io::Result<()> {
+        let mut pause = Duration::from_millis(1);
+        while !self.has_left() {
+            // A fork of this program that somebody else made at the wrong moment keeps the pipe open for as long as it
+            // likes. Only then is there something to look for in between.
+            let looked = async {
+                Timer::after(pause).await;
+                Ok(())
+            };
+            match &self.notice {
+                Some(notice) => future::or(notice.readable(), looked).await?,
+                None => looked.await?,
+            }
+            pause = (pause * 2).min(Duration::from_millis(100));
+        }
+        Ok(())
+    }
+
+    fn has_left(&self) -> bool {
+        self.room.is_taken.load(Ordering::Acquire) == 0 || self.room.tenant.load(Ordering::Acquire) != self.tenant
     }
 }
 
 impl Drop for Outcome {
     /// Arguments can be large, and secret: they are not kept until the next child comes.
     fn drop(&mut self) {
-        if let Ok(mut room) = ROOM.try_lock() {
-            if IS_TAKEN.load(Ordering::Acquire) == 0 {
-                room.clear();
-            }
+        for room in &ROOMS {
+            drop(room.enter());
         }
     }
 }
 
 /// See [`sys::begin`](crate::sys::begin).
-pub(crate) fn begin(blueprint: &Blueprint, others: &[PathBuf]) -> Option<(Handle, Outcome)> {
+pub(crate) fn begin(blueprint: &Blueprint, others: &[PathBuf], has_notice: bool) -> Option<(Handle, Outcome)> {
     debug_assert!(blueprint.identity.is_none(), "who would be asked when this program may be traced again?");
     debug_assert!(blueprint.process_group.is_none(), "its group could not be signalled yet");
     if is_refused() || CANT_BEGIN.load(Ordering::Relaxed) {
         return None;
     }
-    let mut room = match ROOM.try_lock() {
-        Ok(room) => room,
-        Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-        Err(TryLockError::WouldBlock) => return None,
-    };
-    if IS_TAKEN.load(Ordering::Acquire) != 0 {
-        return None;
-    }
-    room.clear();
+    let (room, mut furniture) = ROOMS[..room_count()].iter().find_map(|room| Some((room, room.enter()?)))?;
     let prepared = Prepared::new(blueprint, others).ok()?;
     let report = Arc::clone(&prepared.report);
-    let begun = begin_in(&mut room, prepared);
-    drop(room);
+    let (notice, theirs) = if has_notice { notice().ok()? } else { (None, None) };
+    let begun = begin_in(room, &mut furniture, prepared);
+    let tenant = room.tenant.load(Ordering::Relaxed);
+    drop(furniture);
+    drop(theirs);
     match begun {
         Ok((pid, pidfd)) => match Pidfd::of_child(pid, pidfd) {
-            Ok(pidfd) => Some((Handle::Pidfd(pidfd.just_begun()), Outcome(report))),
+            Ok(pidfd) => {
+                let pidfd = if has_notice { pidfd } else { pidfd.just_begun() };
+                Some((Handle::Pidfd(pidfd), Outcome { report, room, tenant, notice }))
+            }
             Err(_) => {
                 kill_and_reap(pid);
                 None
@@ -446,32 +511,40 @@ pub(crate) fn begin(blueprint: &Blueprint, others: &[PathBuf]) -> Option<(Handle
     }
 }
 
+/// A pipe whose second end the child has until it executes its program, as it has every descriptor of ours.
+fn notice() -> io::Result<(Option<Watched>, Option<OwnedFd>)> {
+    let (ours, theirs) = descriptors::pipe()?;
+    // Never read from, so that it blocks does not matter.
+    Ok((Some(Watched::new_nonblocking(ours)?), Some(theirs)))
+}
+
 /// In a room that is free.
-fn begin_in(room: &mut Room, prepared: Prepared) -> Result<(Pid, OwnedFd), Refusal> {
-    room.stack.reserve(STACK);
+fn begin_in(room: &'static Room, furniture: &mut Furniture, prepared: Prepared) -> Result<(Pid, OwnedFd), Refusal> {
+    furniture.stack.reserve(STACK);
     let prepared = Box::leak(Box::new(prepared));
     let plan = &raw mut prepared.plan;
-    room.prepared = prepared;
+    furniture.prepared = prepared;
     let mut pidfd: i32 = -1;
     let flags = libc::CLONE_VM | libc::CLONE_PIDFD | libc::CLONE_CHILD_CLEARTID | libc::CLONE_SETTLS;
     let args = CloneArgs {
         flags: flags as u64 | CLONE_CLEAR_SIGHAND,
         pidfd: (&raw mut pidfd) as u64,
-        child_tid: IS_TAKEN.as_ptr() as u64,
+        child_tid: room.is_taken.as_ptr() as u64,
         exit_signal: libc::SIGCHLD as u64,
-        stack: room.stack.as_mut_ptr() as u64,
-        stack_size: aligned_size(&room.stack) as u64,
+        stack: furniture.stack.as_mut_ptr() as u64,
+        stack_size: aligned_size(&furniture.stack) as u64,
         tls: THREAD_DATA.as_ptr() as u64,
         ..CloneArgs::default()
     };
-    IS_TAKEN.store(1, Ordering::Release);
+    room.tenant.fetch_add(1, Ordering::Release);
+    room.is_taken.store(1, Ordering::Release);
     // SAFETY: `args` is a `clone_args` of the size that is given. Its stack, the plan, and all that this points to are the
-    // room's, which stays as it is until the kernel says in `IS_TAKEN` that the child has left this memory. No handler of
+    // room's, which stays as it is until the kernel says in `is_taken` that the child has left this memory. No handler of
     // ours runs in it. The child starts in `child` and never returns from it.
     let pid = unsafe { clone3_and_run(&args, child, plan) };
     if pid < 0 {
-        IS_TAKEN.store(0, Ordering::Release);
-        room.clear();
+        room.is_taken.store(0, Ordering::Release);
+        furniture.clear();
         return Err(Refusal { error: io::Error::from_raw_os_error(-pid as i32), step: Step::Clone });
     }
     // SAFETY: the kernel has opened it for us, close-on-exec, in the successful call.

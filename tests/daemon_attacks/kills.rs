@@ -69,6 +69,7 @@ pub(crate) fn a_fork_of_a_setup_that_dies(scene: &Scene) {
 pub(crate) fn first_stage_at_every_step(scene: &Scene) {
     every_step(
         scene,
+        "start",
         "1",
         &["setsid", "chdir", "umask", "close_range", "clone3", "vfork", "sendmsg", "recvmsg", "fcntl", "exit_group"],
     );
@@ -77,6 +78,7 @@ pub(crate) fn first_stage_at_every_step(scene: &Scene) {
 pub(crate) fn second_stage_at_every_step(scene: &Scene) {
     every_step(
         scene,
+        "start",
         "2",
         &[
             "recvmsg",
@@ -98,18 +100,47 @@ pub(crate) fn second_stage_at_every_step(scene: &Scene) {
 pub(crate) fn starter_at_every_step(scene: &Scene) {
     every_step(
         scene,
+        "start",
         "starter",
         &["sendmsg", "recvmsg", "clone3", "vfork", "fcntl", "unlinkat", "ftruncate", "socketpair", "pipe2", "waitid"],
     );
 }
 
+/// With a `setup` that blocks its thread in all of these: no task of the daemon's runs meanwhile.
+pub(crate) fn first_stage_at_every_step_to_a_blocked_setup(scene: &Scene) {
+    every_step(
+        scene,
+        "start-blocking",
+        "1",
+        &["setsid", "chdir", "close_range", "clone3", "vfork", "sendmsg", "recvmsg", "fcntl", "exit_group"],
+    );
+}
+
+pub(crate) fn second_stage_at_every_step_around_a_blocked_setup(scene: &Scene) {
+    every_step(
+        scene,
+        "start-blocking",
+        "2",
+        &["recvmsg", "sendmsg", "clone3", "fcntl", "renameat2", "renameat", "unlinkat", "dup2", "dup3", "write"],
+    );
+}
+
+pub(crate) fn starter_at_every_step_around_a_blocked_setup(scene: &Scene) {
+    every_step(
+        scene,
+        "start-blocking",
+        "starter",
+        &["sendmsg", "recvmsg", "clone3", "vfork", "fcntl", "unlinkat", "socketpair", "pipe2", "waitid"],
+    );
+}
+
 /// Kills whoever stops himself at his start as `who`, at his first call of each kind, his second, and so on until a start
 /// gets through unharmed.
-fn every_step(scene: &Scene, who: &str, calls: &[&str]) {
+fn every_step(scene: &Scene, verb: &str, who: &str, calls: &[&str]) {
     let mut killed = 0;
     for call in calls {
         for number in 1..=MOST_CALLS {
-            let was_killed = one_step(scene, who, call, number);
+            let was_killed = one_step(scene, verb, who, call, number);
             killed += u32::from(was_killed);
             if !was_killed {
                 break;
@@ -121,8 +152,8 @@ fn every_step(scene: &Scene, who: &str, calls: &[&str]) {
     scene.is_as_new();
 }
 
-fn one_step(scene: &Scene, who: &str, call: &str, number: u32) -> bool {
-    let starter = command(scene, "start").env(again::STOPS, who).stdout(Stdio::piped()).spawn().unwrap();
+fn one_step(scene: &Scene, verb: &str, who: &str, call: &str, number: u32) -> bool {
+    let mut starter = command(scene, verb).env(again::STOPS, who).stdout(Stdio::piped()).spawn().unwrap();
     let victim = match who {
         "starter" => starter.id(),
         "1" => find_stage(scene, STAGE_1),
@@ -131,6 +162,9 @@ fn one_step(scene: &Scene, who: &str, call: &str, number: u32) -> bool {
     until(|| raw::stat(victim).filter(|stat| stat.state == 'T'));
     let mut tracer = attach(scene, victim, who, call, number);
     raw::kill(victim, libc::SIGCONT);
+    if verb == "start-blocking" {
+        let_go_of_setup(scene, &mut starter);
+    }
     // Killed or not, what is left of the start comes to its end.
     let output = starter.wait_with_output().unwrap();
     let answer = String::from_utf8(output.stdout).unwrap();
@@ -167,6 +201,17 @@ fn one_step(scene: &Scene, who: &str, call: &str, number: u32) -> bool {
         scene.is_as_new();
     }
     was_killed
+}
+
+/// Waits until the setup blocks, or the start is over without it; from a blocked setup nobody returns by himself.
+fn let_go_of_setup(scene: &Scene, starter: &mut Child) {
+    until(|| match scene.try_writer() {
+        Some(writer) => {
+            drop(writer);
+            Some(())
+        }
+        None => starter.try_wait().unwrap().map(|_| ()),
+    });
 }
 
 /// Has strace kill a process at one call; returns when it holds it. All that the starter starts is held as well; a stage is

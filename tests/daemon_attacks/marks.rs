@@ -1,16 +1,20 @@
 //! Whoever marks a process as a stage of a daemon, and is no starter: it ends with 71, and runs nothing.
 
 use std::fs::Permissions;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
+use futures_lite::future::block_on;
+
 use crate::again::said_by;
-use crate::scene::{Scene, until};
+use crate::raw;
+use crate::scene::{Bystander, Scene, until};
+use crate::worker::Setup;
 
 const MARKS: [&str; 2] = ["deluxe-process:daemon:1", "deluxe-process:daemon:2"];
 const NOBODY: u32 = 65534;
@@ -100,8 +104,11 @@ fn orders(length: u64) -> Vec<u8> {
     let map = ciborium::Value::Map(vec![
         (text("instance"), ciborium::Value::Null),
         (text("directory"), ciborium::Value::Bytes(b"/".to_vec())),
+        (text("directory_id"), ciborium::Value::Array(vec![0.into(), 0.into()])),
+        (text("application"), ciborium::Value::Null),
         (text("stem"), text("worker")),
         (text("pidfile"), ciborium::Value::Null),
+        (text("is_another_users"), ciborium::Value::Bool(false)),
         (text("log_file"), ciborium::Value::Null),
         (text("arguments"), ciborium::Value::Integer(length.into())),
     ]);
@@ -111,8 +118,11 @@ fn orders(length: u64) -> Vec<u8> {
 }
 
 fn write_message(mut socket: &UnixStream, body: &[u8]) {
-    socket.write_all(&u32::try_from(body.len()).unwrap().to_be_bytes()).unwrap();
-    socket.write_all(body).unwrap();
+    socket.write_all(&message(body)).unwrap();
+}
+
+fn message(body: &[u8]) -> Vec<u8> {
+    [&u32::try_from(body.len()).unwrap().to_be_bytes(), body].concat()
 }
 
 /// This program's file in a place where everybody can run it, with this mode and group.
@@ -127,15 +137,114 @@ fn copy(scene: &Scene, mode: u32, group: u32) -> PathBuf {
     path
 }
 
-/// The socket of another user is no starter's, whatever is said through it.
+/// The socket of another user is no starter's, whatever is said through it: neither root nor a third one believes him.
 pub(crate) fn another_users_socket(scene: &Scene) {
+    let copy = copy(scene, 0o755, 0);
     for mark in MARKS {
-        let (_ours, theirs) = UnixStream::pair().unwrap();
-        let mut command = Command::new(copy(scene, 0o755, 0));
-        command.args([mark, "worker", "--list"]).uid(NOBODY).gid(NOBODY);
-        ends(command.stdin(OwnedFd::from(theirs)).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap());
+        for who in [0, 1] {
+            let (_ours, theirs) = raw::as_user(NOBODY, || UnixStream::pair().unwrap());
+            let mut command = Command::new(&copy);
+            command.args([mark, "worker", "--list"]).uid(who).gid(who);
+            ends(command.stdin(OwnedFd::from(theirs)).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap());
+        }
     }
     scene.is_as_new();
+}
+
+/// What a starter says first, in a form that is made by hand, is taken when it is of this program; with another version, or
+/// from another file, it is answered, and nothing is begun.
+pub(crate) fn of_another_version(scene: &Scene) {
+    let own = build();
+    for (version, build, is_taken) in
+        [(VERSION, &own, true), (VERSION + 1, &own, false), (0, &own, false), (VERSION, &format!("{own}0"), false)]
+    {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let mut child = marked(MARKS[0], OwnedFd::from(theirs)).spawn().unwrap();
+        let (kept, for_second) = UnixStream::pair().unwrap();
+        raw::send_with(&ours, &message(&hello(version, build)), &for_second);
+        drop(for_second);
+        let answer = read_message(&ours);
+        let code = until(|| child.try_wait().unwrap()).code();
+        if is_taken {
+            assert!(field(&answer, "Spawned").is_some(), "{answer:?}");
+            assert_eq!(code, Some(0));
+            // Its second stage hears no more, and ends.
+            drop(kept);
+        } else {
+            let failed = field(&answer, "Failed").unwrap_or_else(|| panic!("{answer:?}"));
+            assert_eq!(field(failed, "stage"), Some(&ciborium::Value::Text("Handshake".into())));
+            assert!(format!("{failed:?}").contains("was replaced by another version"), "{failed:?}");
+            assert_eq!(code, Some(1));
+        }
+        let output = child.wait_with_output().unwrap();
+        assert!(output.stdout.is_empty() && output.stderr.is_empty(), "{output:?}");
+    }
+    assert_eq!(scene.log(), "");
+    scene.is_as_new();
+}
+
+/// As it is in `src/daemon/handshake.rs`.
+const VERSION: u32 = 2;
+
+/// The file that this program is, as the handshake knows it.
+fn build() -> String {
+    let file = std::fs::metadata(std::env::current_exe().unwrap()).unwrap();
+    format!("{}:{}:{}:{}.{}", file.dev(), file.ino(), file.size(), file.mtime(), file.mtime_nsec())
+}
+
+fn hello(version: u32, build: &str) -> Vec<u8> {
+    let text = |text: &str| ciborium::Value::Text(text.to_owned());
+    let map = ciborium::Value::Map(vec![
+        (text("version"), version.into()),
+        (text("build"), text(build)),
+        (text("name"), text("worker")),
+        (text("working_directory"), ciborium::Value::Bytes(b"/".to_vec())),
+        (text("umask"), 0o22.into()),
+        (text("user"), ciborium::Value::Null),
+    ]);
+    let mut bytes = Vec::new();
+    ciborium::into_writer(&map, &mut bytes).unwrap();
+    bytes
+}
+
+fn read_message(mut socket: &UnixStream) -> ciborium::Value {
+    let mut head = [0; 4];
+    socket.read_exact(&mut head).unwrap();
+    let mut body = vec![0; u32::from_be_bytes(head) as usize];
+    socket.read_exact(&mut body).unwrap();
+    ciborium::from_reader(&*body).unwrap()
+}
+
+fn field<'a>(value: &'a ciborium::Value, name: &str) -> Option<&'a ciborium::Value> {
+    let entries = value.as_map()?;
+    entries.iter().find(|(key, _)| key.as_text() == Some(name)).map(|(_, value)| value)
+}
+
+/// What the first stage says, said by the daemon of another user: its starter, who is root, ends nobody but that daemon.
+pub(crate) fn a_daemon_that_names_somebody_else(scene: &Scene) {
+    let bystander = Bystander::new();
+    let mut worker = scene.worker();
+    worker.setup = Setup::Lies(bystander.pid());
+    let error = block_on(scene.controller_of(worker).user("nobody").start()).unwrap_err();
+    assert!(format!("{error:#}").ends_with("an answer came out of turn"), "{error:#}");
+    assert!(error.pid().is_some_and(|pid| pid != bystander.pid() && !raw::is_alive(pid)), "{error:?}");
+    bystander.must_be_unharmed();
+    assert_eq!(scene.log(), "");
+    std::fs::remove_dir(scene.directory().join("worker")).unwrap();
+    scene.is_as_new();
+}
+
+/// Through every socket that this process has.
+pub(crate) fn lie(other: u32) {
+    let text = |text: &str| ciborium::Value::Text(text.to_owned());
+    let pid = ciborium::Value::Map(vec![(text("pid"), other.into())]);
+    let mut body = Vec::new();
+    ciborium::into_writer(&ciborium::Value::Map(vec![(text("Spawned"), pid)]), &mut body).unwrap();
+    let handle = rustix::process::Pid::from_raw(i32::try_from(other).unwrap()).unwrap();
+    let handle = rustix::process::pidfd_open(handle, rustix::process::PidfdFlags::empty()).unwrap();
+    for socket in raw::own_sockets() {
+        raw::send_with(&socket, &message(&body), &handle);
+    }
 }
 
 /// A program that has more rights than its caller starts no daemon, and says why.

@@ -2,7 +2,12 @@
 
 #![allow(unsafe_code, reason = "an attacker uses the system's own calls")]
 
-use std::os::fd::AsRawFd;
+use std::io::IoSlice;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
+
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
 
 /// Some fields of `/proc/PID/stat`.
 pub(crate) struct Stat {
@@ -69,6 +74,42 @@ pub(crate) fn fork(work: impl FnOnce() -> i32) -> u32 {
         }
         pid => u32::try_from(pid).unwrap(),
     }
+}
+
+/// Does something as another user, on a thread of its own: the kernel's own call changes one thread, where the C library's
+/// would change all.
+pub(crate) fn as_user<T: Send>(uid: u32, work: impl FnOnce() -> T + Send) -> T {
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            // SAFETY: takes numbers.
+            let result = unsafe { libc::syscall(libc::SYS_setresuid, uid, uid, uid) };
+            assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
+            work()
+        });
+        thread.join().unwrap()
+    })
+}
+
+/// Sends bytes, and a descriptor with the first of them.
+pub(crate) fn send_with(socket: &UnixStream, bytes: &[u8], descriptor: &impl AsFd) {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut ancillary = SendAncillaryBuffer::new(&mut space);
+    let descriptors = [descriptor.as_fd()];
+    assert!(ancillary.push(SendAncillaryMessage::ScmRights(&descriptors)));
+    let sent = rustix::net::sendmsg(socket, &[IoSlice::new(bytes)], &mut ancillary, SendFlags::NOSIGNAL).unwrap();
+    assert_eq!(sent, bytes.len());
+}
+
+/// Copies of all sockets that this process has open.
+pub(crate) fn own_sockets() -> Vec<UnixStream> {
+    let entries = std::fs::read_dir("/proc/self/fd").unwrap();
+    let numbers = entries.filter_map(|entry| {
+        let entry = entry.unwrap();
+        let target = std::fs::read_link(entry.path()).ok()?;
+        target.to_str()?.starts_with("socket:").then(|| entry.file_name().to_str().unwrap().parse().unwrap())
+    });
+    // SAFETY: only copied, and whoever has it open keeps it so: nothing in this process closes one now.
+    numbers.map(|number| unsafe { BorrowedFd::borrow_raw(number) }.try_clone_to_owned().unwrap().into()).collect()
 }
 
 /// Stops this process until it is told to go on.

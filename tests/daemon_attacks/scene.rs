@@ -146,8 +146,12 @@ impl Scene {
 
     /// The writing end of the FIFO, which can be had only when somebody reads, or waits to.
     pub(crate) fn writer(&self) -> std::fs::File {
+        until(|| self.try_writer())
+    }
+
+    pub(crate) fn try_writer(&self) -> Option<std::fs::File> {
         let flags = rustix::fs::OFlags::WRONLY | rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::CLOEXEC;
-        until(|| rustix::fs::open(self.fifo(), flags, rustix::fs::Mode::empty()).ok()).into()
+        rustix::fs::open(self.fifo(), flags, rustix::fs::Mode::empty()).ok().map(Into::into)
     }
 
     /// The daemon is somewhere between; waits for the end of that.

@@ -92,6 +92,23 @@ pub(crate) fn a_new_boot(scene: &Scene) {
     scene.is_as_new();
 }
 
+/// Who is less patient than the one who starts it is slow hears that time is over, and disturbs nobody.
+pub(crate) fn a_loser_without_patience(scene: &Scene) {
+    let slow = command(scene, "start-blocking").stdout(Stdio::piped()).spawn().unwrap();
+    let held = scene.writer();
+    let time = std::time::Duration::from_millis(200);
+    let error = block_on(scene.controller().start_timeout(time).start()).unwrap_err();
+    assert!(error.is_timeout(), "{error:?}");
+    let expected =
+        "the daemon `worker` was not ready within 200.0ms: somebody else has its launch lock, who may still be";
+    assert!(error.to_string().starts_with(expected), "{error}");
+    drop(held);
+    let answer = String::from_utf8(slow.wait_with_output().unwrap().stdout).unwrap();
+    assert_eq!(answer.trim_end(), format!("started {}", scene.pid().unwrap()));
+    scene.stop();
+    scene.is_as_new();
+}
+
 pub(crate) fn stops_and_kills_mixed_in(scene: &Scene) {
     let riot = || command(scene, "riot").arg("12").stdout(Stdio::piped()).spawn().unwrap();
     let rioters: Vec<Child> = (0..12).map(|_| riot()).collect();

@@ -30,6 +30,8 @@ pub(crate) enum Setup {
     Fails,
     /// Leaves a fork that reads from the FIFO, and kills itself.
     ForksAndDies,
+    /// Says to its starter that its daemon is another process.
+    Lies(u32),
     /// Asks for its own state, from another thread and all the time, until it ends.
     LooksAtItself,
 }
@@ -60,6 +62,10 @@ impl Daemon for Worker {
                 let fork = raw::fork(|| std::fs::read(&fifo).map_or(1, |_| 0));
                 std::fs::write(self.scene.join("fork"), fork.to_string())?;
                 raw::kill(std::process::id(), 9);
+                pending::<()>().await;
+            }
+            Setup::Lies(other) => {
+                crate::marks::lie(other);
                 pending::<()>().await;
             }
             Setup::LooksAtItself => {

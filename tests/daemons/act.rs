@@ -11,7 +11,7 @@ use deluxe_process::{Controller, Error};
 use crate::cast::{Actor, program, run_daemon};
 use crate::executors::Outcome;
 use crate::script::{Act, Journal};
-use crate::site::Facts;
+use crate::site::{Facts, own_marks};
 
 /// A `main` that forgets about daemons: all but an ordinary start prints its usage and fails.
 pub(crate) fn forgetful() -> Option<ExitCode> {
@@ -21,6 +21,14 @@ pub(crate) fn forgetful() -> Option<ExitCode> {
         let order = Order::from(args);
         return Some(exit_code(futures_lite::future::block_on(order.carry_out())));
     }
+    if let Ok(which) = std::env::var(DROPS) {
+        match which.as_str() {
+            "init" => drop(program()),
+            _ => drop(program().into_future()),
+        }
+        eprintln!("went on as an ordinary program: {what}");
+        return Some(exit_code(futures_lite::future::block_on(Order::from(args).carry_out())));
+    }
     std::env::var_os(LATE)?;
     if what != "--act" {
         eprintln!("usage: program --act WHAT");
@@ -29,6 +37,9 @@ pub(crate) fn forgetful() -> Option<ExitCode> {
     program().run_on(run_daemon);
     Some(exit_code(futures_lite::future::block_on(Order::from(args).carry_out())))
 }
+
+/// Set for a `main` that calls `init`, and drops what that gives: the `init` itself, or the future of it.
+pub(crate) const DROPS: &str = "DAEMON_SUITE_DROPS_INIT";
 
 /// Set for a `main` that looks at its arguments before it calls `init`.
 pub(crate) const LATE: &str = "DAEMON_SUITE_LATE_INIT";
@@ -73,6 +84,9 @@ impl Order {
         }
         if let Some(application) = self.option("application") {
             controller = controller.application(application);
+        }
+        if let Some(user) = self.option("user") {
+            controller = controller.user(user).environment(own_marks());
         }
         controller
     }

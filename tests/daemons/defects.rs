@@ -105,8 +105,11 @@ pub(crate) async fn d31_home_has_no_say(site: Site) -> Outcome {
     let said = act("start", &[]).await?;
     let pid = said.strip_prefix("started ").ok_or_else(|| said.clone())?;
     let already = format!("already {pid}");
+    // Started without one; and whoever has one, right or wrong, sees the same daemon.
+    let home_is_right = format!("HOME={path}");
     for variables in [
-        &["HOME=/nonexistent"][..],
+        &[&*home_is_right][..],
+        &["HOME=/nonexistent"],
         &["HOME=relative", "XDG_RUNTIME_DIR=/tmp", "XDG_STATE_HOME=/tmp"],
         &["HOME="],
         &["HOME=/root", "USER=root", "LOGNAME=root"],

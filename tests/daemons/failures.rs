@@ -10,7 +10,7 @@ use std::time::Duration;
 use deluxe_process::{Command, Controller, Error, ErrorKind};
 use futures_lite::future;
 
-use crate::act::LATE;
+use crate::act::{DROPS, LATE};
 use crate::cast::{Actor, Stranger};
 use crate::executors::{Outcome, until};
 use crate::script::{Act, note};
@@ -270,7 +270,28 @@ pub(crate) async fn main_lacks_init(site: Site) -> Outcome {
 pub(crate) async fn init_comes_too_late(site: Site) -> Outcome {
     let said = site.act("start").env(LATE, "1").read().await?;
     assert!(said.starts_with("DaemonDied: the daemon `actor` was not started: the first stage died"), "{said}");
+    assert!(said.contains("exit status: 2"), "{said}");
+    assert!(said.contains("is `deluxe_process::daemon::init()` the first thing in `main`?"), "{said}");
     is_unharmed(&site).await?;
+    Ok(())
+}
+
+/// An `init` without a `run_on`: a process that was begun to be the daemon is that or nothing.
+pub(crate) async fn what_init_gives_is_dropped(site: Site) -> Outcome {
+    for (what, words) in [
+        ("init", "neither `run_on` nor `await` on what it gave"),
+        ("future", "what `daemon::init()` gave was not awaited to its end"),
+    ] {
+        let said = site.act("start").env(DROPS, what).read().await?;
+        assert!(said.starts_with("DaemonDied: the daemon `actor` was not started: it died"), "{said}");
+        // The last that it said; nothing came after it.
+        assert!(said.ends_with(words), "{said}");
+        if crate::control::status_is_told() && !cfg!(deluxe_process_force_portable) {
+            assert!(said.contains("exit status: 71"), "{said}");
+        }
+        assert!(site.journal().lines().is_empty());
+        is_unharmed(&site).await?;
+    }
     Ok(())
 }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use deluxe_process::daemon::{Delivery, State, Stopped};
-use deluxe_process::{Controller, ErrorKind, Process, Signal};
+use deluxe_process::{Controller, Error, ErrorKind, Process, Signal};
 use futures_lite::future;
 
 use crate::cast::{Actor, Prompted};
@@ -20,17 +20,25 @@ fn assert_code(stopped: &Stopped, code: i32) {
     }
 }
 
+/// Begins, and ends when the gate `go` is open.
+fn gated(site: &Site, what: &str) -> Vec<Act> {
+    vec![note(&format!("{what} begins")), site.gate("go"), note(&format!("{what} ends"))]
+}
+
+/// A daemon that tells what it hears, and whose hook waits for the gate `go`.
+async fn amid_user1(site: &Site) -> Result<Controller<Actor>, Error> {
+    let controller = site.controller(Actor { run: vec![Act::Hear], user1: gated(site, "user1"), ..site.idle() });
+    controller.start().await?;
+    site.journal().until("listens").await;
+    controller.signal_user1().await?;
+    site.journal().until("user1 begins").await;
+    Ok(controller)
+}
+
 /// A hook that is on its way hears nothing of the repeats; after it, all of them are one.
 pub(crate) async fn repeats_are_one(site: Site) -> Outcome {
-    let mut actor = site.idle();
-    actor.run = vec![Act::Hear];
-    actor.user1 = vec![note("user1 begins"), site.gate("go"), note("user1 ends")];
-    let controller = site.controller(actor);
+    let controller = amid_user1(&site).await?;
     let journal = site.journal();
-    controller.start().await?;
-    journal.until("listens").await;
-    controller.signal_user1().await?;
-    journal.until("user1 begins").await;
     for repeat in 2..=6 {
         controller.signal_user1().await?;
         // Taken from the kernel, so that the next one is not merged there.
@@ -47,15 +55,8 @@ pub(crate) async fn repeats_are_one(site: Site) -> Outcome {
 }
 
 pub(crate) async fn one_at_a_time(site: Site) -> Outcome {
-    let mut actor = site.idle();
-    actor.run = vec![Act::Hear];
-    actor.user1 = vec![note("user1 begins"), site.gate("go"), note("user1 ends")];
-    let controller = site.controller(actor);
+    let controller = amid_user1(&site).await?;
     let journal = site.journal();
-    controller.start().await?;
-    journal.until("listens").await;
-    controller.signal_user1().await?;
-    journal.until("user1 begins").await;
     controller.signal_user2().await?;
     journal.until("heard user2").await;
     controller.reload().await?;
@@ -86,7 +87,7 @@ pub(crate) async fn on_terminate_waits_for_no_other_hook(site: Site) -> Outcome 
 pub(crate) async fn on_terminate_is_carried_out_although_run_returns(site: Site) -> Outcome {
     let mut actor = site.idle();
     actor.run = vec![note("run"), Act::Terminating, note("run ends")];
-    actor.terminate = vec![note("terminate begins"), site.gate("go"), note("terminate ends")];
+    actor.terminate = gated(&site, "terminate");
     let controller = site.controller(actor);
     controller.start().await?;
     site.journal().until("run").await;
@@ -106,7 +107,7 @@ pub(crate) async fn run_is_cancelled_when_it_never_asked(site: Site) -> Outcome 
     let mut actor = site.idle();
     actor.run = vec![Act::NoteAtLast("run is dropped".into()), note("run"), Act::Forever];
     // Not before its hook has run.
-    actor.terminate = vec![note("terminate begins"), site.gate("go"), note("terminate ends")];
+    actor.terminate = gated(&site, "terminate");
     let controller = site.controller(actor);
     let pid = controller.start().await?.pid();
     site.journal().until("run").await;
@@ -355,7 +356,7 @@ pub(crate) async fn terminated_during_setup(site: Site) -> Outcome {
 
 pub(crate) async fn a_user_signal_during_setup_waits_for_run(site: Site) -> Outcome {
     let mut actor = site.idle();
-    actor.setup = vec![Act::NotePid, note("setup begins"), site.gate("go"), note("setup ends")];
+    actor.setup = [vec![Act::NotePid], gated(&site, "setup")].concat();
     actor.run = vec![note("run"), Act::Forever];
     let controller = site.controller(actor);
     let told = async {

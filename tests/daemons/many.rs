@@ -77,16 +77,19 @@ async fn busy(site: Site, mut marks: Vec<(String, String)>) -> Outcome {
         let controller = controller.instance(number.to_string()).environment(marks.clone());
         let turns = Arc::clone(&turns);
         controllers.push(tokio::spawn(async move {
+            // A machine with much else to do may give a single start's time to others; a thread that is blocked is so in each.
+            let mut others_went_on = false;
             for round in 1..=3 {
                 let before = turns.load(Ordering::Relaxed);
                 let started = controller.start().await?;
                 assert!(!started.already_running());
-                assert!(turns.load(Ordering::Relaxed) > before, "the others went on meanwhile");
+                others_went_on |= turns.load(Ordering::Relaxed) > before;
                 controller.signal_user1().await?;
                 journal.until_count("user1", round).await;
                 assert!(matches!(controller.state().await?, State::Running { .. }));
                 assert!(controller.stop().await?.was_running());
             }
+            assert!(others_went_on);
             Ok::<(), deluxe_process::Error>(())
         }));
     }

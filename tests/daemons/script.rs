@@ -86,6 +86,8 @@ pub(crate) enum Act {
     Touch(PathBuf),
     /// Notes what a controller says about the daemon that this process is, in this directory.
     ControlItself(PathBuf),
+    /// The same, by the name of an application.
+    ControlItselfOf(String),
     /// Leaves a buffered writer behind, unflushed, for whoever drops it.
     Buffer(PathBuf, String),
 }
@@ -140,7 +142,14 @@ pub(crate) async fn perform(acts: &[Act], journal: &Journal, context: &Context) 
             Act::Stdout(text) => print!("{text}"),
             Act::Stderr(text) => eprint!("{text}"),
             Act::Touch(path) => fs::write(path, "")?,
-            Act::ControlItself(directory) => control_itself(directory, journal).await?,
+            Act::ControlItself(directory) => {
+                let starter = Controller::new(Actor::idle(journal)).directory(directory);
+                control_itself(starter, Controller::of::<Actor>().directory(directory), journal).await?;
+            }
+            Act::ControlItselfOf(application) => {
+                let starter = Controller::new(Actor::idle(journal)).application(application);
+                control_itself(starter, Controller::of::<Actor>().application(application), journal).await?;
+            }
             Act::Buffer(path, text) => {
                 let mut buffer = std::io::BufWriter::new(fs::File::create(path)?);
                 buffer.write_all(text.as_bytes())?;
@@ -171,11 +180,10 @@ async fn hear(journal: &Journal, context: &Context) {
     journal.note("hears nothing any more");
 }
 
-async fn control_itself(directory: &Path, journal: &Journal) -> Result<(), BoxError> {
-    let controller = Controller::of::<Actor>().directory(directory);
+async fn control_itself(starter: Controller<Actor>, controller: Controller, journal: &Journal) -> Result<(), BoxError> {
     journal.note(format!("own pid {:?}", controller.pid().await?));
     journal.note(format!("own state {:?}", controller.state().await?));
-    journal.note(format!("own start {:?}", Controller::new(Actor::idle(journal)).directory(directory).start().await?));
+    journal.note(format!("own start {:?}", starter.start().await?));
     journal.note(format!("own stop {:?}", controller.stop().await.err().map(|error| error.kind())));
     journal.note(format!("own wait {:?}", controller.wait().await.err().map(|error| error.kind())));
     journal.note(format!("own signal {:?}", controller.signal(Signal::USR2).await?));

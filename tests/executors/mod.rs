@@ -22,7 +22,7 @@ use std::time::Duration;
 use async_io::Timer;
 use deluxe_process::{BoxError, Command};
 
-pub(crate) use files::Place;
+pub(crate) use files::{Place, pipe};
 pub(crate) use itself::{Itself, OWN_STDIN, passes};
 pub(crate) use processes::{Mark, has_vanished, peak_memory};
 

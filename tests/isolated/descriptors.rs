@@ -3,9 +3,11 @@
 use std::collections::BTreeSet;
 use std::env;
 use std::fs;
+use std::io::{Read, Seek};
 use std::process;
+use std::time::Duration;
 
-use deluxe_process::{Command, Error, Result, Stdio};
+use deluxe_process::{Command, Error, Result, Shutdown, Stdio};
 use futures_lite::{StreamExt, future};
 use rustix::process::{Resource, Rlimit};
 
@@ -210,10 +212,7 @@ pub(crate) fn stop(executor: Executor) {
                 }
             }
             assert!(child.wait().await.is_ok());
-            for orphan in living() {
-                let pid = rustix::process::Pid::from_raw(orphan.pid).unwrap();
-                rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
-            }
+            end_orphans();
             drop(child);
         }
         // The first spawn set up what is there for good.
@@ -221,4 +220,58 @@ pub(crate) fn stop(executor: Executor) {
         assert!(Command::new("true").status().await.is_ok());
         Census::at_rest();
     });
+}
+
+/// A stop that finds no descriptor freezes what it has, and goes on when there is one.
+pub(crate) fn stop_later(executor: Executor) {
+    executor.run(async {
+        Command::new("true").run().await.expect("a first use");
+        for shutdown in [Shutdown::new(), Shutdown::kill()] {
+            let script = "sleep 1000 & sleep 1000 & wait";
+            let child = Command::new("sh").args(["-c", script]).shutdown(shutdown).spawn().await.expect("a child");
+            eventually("the tree is there", || living().iter().filter(|seen| seen.name == "sleep").count() == 2);
+            // Opened now, because later it could not be.
+            let mut stat = fs::File::open(format!("/proc/{}/stat", child.id())).unwrap();
+            let limit = Limit::with_free(0);
+            let mut stopping = child.stop();
+            assert!(future::poll_once(&mut stopping).await.is_none());
+            eventually("the child is frozen, or gone", || {
+                let mut text = String::new();
+                stat.rewind().and_then(|()| stat.read_to_string(&mut text)).map_or(true, |_| !text.contains(") S "))
+            });
+            drop(limit);
+            stopping.await.expect("a stop of all");
+            assert_eq!(living(), []);
+        }
+    });
+}
+
+/// A run that is over but may not be stopped as a whole does not say that it was.
+pub(crate) fn timeout(executor: Executor) {
+    executor.run(async {
+        Command::new("true").run().await.expect("a first use");
+        for way in [Way::Spawn, Way::Output] {
+            let mut command = Command::new("sh");
+            command.args(["-c", "sleep 1000 & wait"]).shutdown(Shutdown::kill()).timeout(Duration::from_secs(2));
+            let child = command.spawn().await.expect("a child");
+            eventually("the tree is there", || living().iter().any(|seen| seen.name == "sleep"));
+            let limit = Limit::with_free(0);
+            let error = match way {
+                Way::Spawn => child.wait().await.map(drop),
+                _ => child.wait_with_output().await.map(drop),
+            };
+            drop(limit);
+            let error = error.expect_err("it is too late");
+            assert!(error.is_timeout() && error.to_string().ends_with(" and could not be stopped for sure"), "{error}");
+            assert!(format!("{error:#}").contains("may still run"), "{error:#}");
+            end_orphans();
+        }
+    });
+}
+
+fn end_orphans() {
+    for orphan in living() {
+        let pid = rustix::process::Pid::from_raw(orphan.pid).unwrap();
+        rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+    }
 }

@@ -1,6 +1,7 @@
 //! System calls that have no safe form: signal masks and dispositions, fork, leases, shared memory.
 #![allow(unsafe_code, reason = "dispositions, masks, fork and leases are set up here for the cases, and nowhere else")]
 
+use std::ffi::CStr;
 use std::fs::File;
 use std::io;
 use std::mem::MaybeUninit;
@@ -94,4 +95,24 @@ pub(crate) fn shared_number() -> &'static AtomicI32 {
     assert_ne!(memory, libc::MAP_FAILED, "{}", io::Error::last_os_error());
     // SAFETY: a page of zeroes that is never unmapped, aligned for everything.
     unsafe { &*memory.cast::<AtomicI32>() }
+}
+
+/// Starts a child as vfork(2) does, which says `said` and then sleeps. Does not come back before that has ended.
+pub(crate) fn vfork_and_stay(said: &'static CStr) {
+    const STACK: usize = 64 * 1024;
+    extern "C" fn stay(said: *mut libc::c_void) -> i32 {
+        // SAFETY: a C string that is never freed.
+        let said = unsafe { CStr::from_ptr(said.cast_const().cast()) };
+        // SAFETY: as many bytes as there are.
+        unsafe { libc::write(1, said.as_ptr().cast(), said.count_bytes()) };
+        loop {
+            // SAFETY: no memory is involved.
+            unsafe { libc::pause() };
+        }
+    }
+    let mut stack = vec![0u128; STACK / size_of::<u128>()];
+    let top = stack.as_mut_ptr_range().end;
+    let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD;
+    // SAFETY: the stack is aligned and outlives the child, which uses nothing else of this memory but the string.
+    check(unsafe { libc::clone(stay, top.cast(), flags, said.as_ptr().cast_mut().cast()) });
 }

@@ -79,3 +79,39 @@ fn stopped(executor: Executor, args: &[&str], is_group: bool) {
     });
     eventually("nothing is left", || processes().is_empty());
 }
+
+/// A shell forks for what runs in the background, and on some systems vforks for the rest: a stop that finds it in the
+/// kernel must not take the one for the other.
+pub(crate) fn shells(executor: Executor) {
+    let script = "echo rages; i=0; while [ $i -lt 100 ]; do sleep 1000 & /bin/true; i=$((i+1)); done; wait";
+    executor.run(async {
+        for round in 0..20 {
+            let shutdown = if round % 2 == 0 { Shutdown::new() } else { Shutdown::kill() };
+            let mut lines = Command::new("sh").args(["-c", script]).shutdown(shutdown).lines();
+            let line = futures_lite::StreamExt::next(&mut lines).await;
+            assert_eq!(line.expect("a line").expect("a line"), "rages");
+            lines.stop().await.expect("a status");
+            assert_eq!(living(), [], "round {round}");
+        }
+    });
+    eventually("nothing is left", || processes().is_empty());
+}
+
+/// A child of a vfork(2) that never executes anything holds its parent in the kernel.
+pub(crate) fn vforked(executor: Executor) {
+    executor.run(async {
+        for shutdown in [Shutdown::new(), Shutdown::kill()] {
+            let mut command = Command::at(env::current_exe().unwrap()).unwrap();
+            let mut lines = command.args(["--program", "vforks"]).shutdown(shutdown).lines();
+            let line = futures_lite::StreamExt::next(&mut lines).await;
+            assert_eq!(line.expect("a line").expect("a line"), "vforked");
+            lines.stop().await.expect("a status");
+            assert_eq!(living(), []);
+        }
+    });
+    eventually("nothing is left", || processes().is_empty());
+}
+
+pub(crate) fn program_that_vforks(_: &[String]) {
+    raw::vfork_and_stay(c"vforked\n");
+}

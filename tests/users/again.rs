@@ -35,6 +35,7 @@ pub(crate) fn act_as_child() -> Option<ExitCode> {
                 .unwrap_err();
             println!("{:?} {error}", error.kind());
         }
+        "dumpable-without-zombies" => crate::native::become_others(&args.next()?),
         "native-without-rights" => {
             let mut command = deluxe_process::Command::new("id");
             let error = block_on(command.user("nobody").user_via(UserVia::Native).output()).unwrap_err();
@@ -101,6 +102,13 @@ pub(crate) fn sudo_as_a_plain_file() -> String {
     let output = command.stdin(itself()).output().unwrap();
     assert!(output.status.success(), "{output:?}");
     String::from_utf8(output.stdout).unwrap()
+}
+
+/// Becomes the account a few times, in a process whose children leave no zombies.
+pub(crate) fn becoming_others_without_zombies(account: &Account) -> Output {
+    let mut command = Command::new("sh");
+    command.args(["-c", "trap '' CHLD; exec \"$@\"", "sh", PROGRAM, MARK, "dumpable-without-zombies", &account.name]);
+    command.stdin(itself()).output().unwrap()
 }
 
 /// This program as an open file: its path may lead through directories that another user can't enter.

@@ -140,11 +140,34 @@ pub(crate) fn many_at_once() {
     assert_eq!(dumpable(), before);
 }
 
+/// A child that is gone before anybody can look at it has left this program's memory as well.
+pub(crate) fn traceable_where_children_leave_no_zombies() {
+    let output = crate::again::becoming_others_without_zombies(&account());
+    assert!(output.status.success(), "{output:?}");
+}
+
+/// The other half: SIGCHLD is ignored.
+pub(crate) fn become_others(account: &str) {
+    let before = dumpable();
+    for program in ["true", "/no/such/program"] {
+        for _ in 0..20 {
+            let result = block_on(Command::new(program).user(account).status());
+            let kind = if program == "true" { ErrorKind::StatusLost } else { ErrorKind::NotFound };
+            assert!(result.map_or_else(|error| error.kind() == kind, |status| status.success()));
+            assert_eq!(dumpable(), before);
+        }
+    }
+}
+
 /// The owner of `/proc/self`'s files is root for a process that is not dumpable (proc(5)), which as root shows nothing;
 /// the kernel's own answer does.
+#[cfg(target_os = "linux")]
 fn dumpable() -> rustix::process::DumpableBehavior {
     rustix::process::dumpable_behavior().unwrap()
 }
+
+#[cfg(not(target_os = "linux"))]
+fn dumpable() {}
 
 pub(crate) fn only_root_can() {
     let account = account();

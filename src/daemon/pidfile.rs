@@ -1,0 +1,126 @@
+//! The pidfile: for people and tools, written whole, and never read here.
+//!
+//! It stands beside the lock. Only where root's daemon runs as another user, who may not change what is in root's directory,
+//! it stands in a directory of its own in there, which belongs to that user. He can put there what he likes, so what root
+//! does in it goes through a descriptor of it, and to the daemon's own two names alone: a link is removed, never followed.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+use rustix::fs::{AtFlags, Gid, Mode, OFlags, RenameFlags, Uid};
+use rustix::io::Errno;
+
+use crate::daemon::identity::Place;
+use crate::sys::Identity;
+
+const OPEN_DIRECTORY: OFlags = OFlags::DIRECTORY.union(OFlags::CLOEXEC).union(OFlags::RDONLY);
+
+/// For the daemon: whole or not at all, a temporary file, renamed. `directory` is the one that it was handed for this;
+/// another path, where the caller has named one, is the daemon's to open.
+pub(crate) fn write(directory: &OwnedFd, place: &Place) -> io::Result<()> {
+    let (directory, name) = spot(directory, place)?;
+    let temporary = temporary(&name);
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let _ = rustix::fs::unlinkat(&directory, &temporary, AtFlags::empty());
+    let written = (|| {
+        let mut file = File::from(rustix::fs::openat(&directory, &temporary, flags, Mode::from_raw_mode(0o600))?);
+        file.write_all(format!("{}\n", std::process::id()).as_bytes())?;
+        // The daemon's umask must not decide who may read it.
+        rustix::fs::fchmod(&file, Mode::from_raw_mode(0o644))?;
+        rustix::fs::renameat_with(&directory, &temporary, &directory, &name, RenameFlags::empty())?;
+        Ok(())
+    })();
+    if written.is_err() {
+        let _ = rustix::fs::unlinkat(&directory, &temporary, AtFlags::empty());
+    }
+    written
+}
+
+/// For the daemon: its own one, where it was written.
+pub(crate) fn remove(directory: &OwnedFd, place: &Place) -> io::Result<()> {
+    let (directory, name) = spot(directory, place)?;
+    remove_both(&directory, &name)
+}
+
+/// For the holder of the launch lock: what a killed daemon has left, whoever that ran as. `directory` is the lock's.
+pub(crate) fn clear_away(directory: &OwnedFd, place: &Place) -> io::Result<()> {
+    // In the way of nobody: who can put something there that can't be removed is the daemon's own user.
+    if let Some(apart) = open_another_users(directory, &place.stem) {
+        let _ = remove_both(&apart, &file_name(&place.stem));
+    }
+    // A path in a directory that another user can write may lead anywhere by the time root goes it. The next daemon of that
+    // user replaces what is there.
+    if place.is_another_users && place.pidfile.is_some() {
+        return Ok(());
+    }
+    remove(directory, place)
+}
+
+/// For the starter of another user's daemon: a directory for the pidfile, which belongs to that user.
+pub(crate) fn make_directory(directory: &OwnedFd, stem: &str, user: &Identity) -> io::Result<OwnedFd> {
+    // What was somebody else's goes, so that nothing of his is handed on; it goes only when it is empty.
+    match rustix::fs::statat(directory, stem, AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(found) if found.st_uid != user.uid => rustix::fs::unlinkat(directory, stem, AtFlags::REMOVEDIR)?,
+        Ok(_) | Err(Errno::NOENT) => {}
+        Err(error) => return Err(error.into()),
+    }
+    match rustix::fs::mkdirat(directory, stem, Mode::from_raw_mode(0o700)) {
+        Ok(()) | Err(Errno::EXIST) => {}
+        Err(error) => return Err(error.into()),
+    }
+    let made = rustix::fs::openat(directory, stem, OPEN_DIRECTORY | OFlags::NOFOLLOW, Mode::empty())?;
+    rustix::fs::fchown(&made, Some(Uid::from_raw(user.uid)), Some(Gid::from_raw(user.gid)))?;
+    // Everybody may look for a pidfile, and only that user may make one.
+    rustix::fs::fchmod(&made, Mode::from_raw_mode(0o755))?;
+    Ok(made)
+}
+
+/// The directory that [`make_directory`] once made here. One of our own is something else.
+fn open_another_users(directory: &OwnedFd, stem: &str) -> Option<OwnedFd> {
+    let found = rustix::fs::openat(directory, stem, OPEN_DIRECTORY | OFlags::NOFOLLOW, Mode::empty()).ok()?;
+    let stat = rustix::fs::fstat(&found).ok()?;
+    (stat.st_uid != rustix::process::geteuid().as_raw()).then_some(found)
+}
+
+/// Its name, in whatever directory it stands.
+pub(crate) fn file_name(stem: &str) -> OsString {
+    format!("{stem}.pid").into()
+}
+
+/// The pidfile while it is written. One name is enough, because only the holder of the launch lock writes, and it is found
+/// again when its writer was killed.
+fn temporary(name: &OsStr) -> OsString {
+    let mut temporary = OsString::from(".");
+    temporary.push(name);
+    temporary.push(".new");
+    temporary
+}
+
+fn remove_both(directory: &OwnedFd, name: &OsStr) -> io::Result<()> {
+    remove_one(directory, &temporary(name))?;
+    remove_one(directory, name)
+}
+
+fn remove_one(directory: &OwnedFd, name: &OsStr) -> io::Result<()> {
+    let result = match rustix::fs::unlinkat(directory, name, AtFlags::empty()) {
+        // A directory in its place is in the way just as well, and gone when it is empty.
+        Err(Errno::ISDIR) => rustix::fs::unlinkat(directory, name, AtFlags::REMOVEDIR),
+        result => result,
+    };
+    match result {
+        Ok(()) | Err(Errno::NOENT) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn spot(directory: &OwnedFd, place: &Place) -> io::Result<(OwnedFd, OsString)> {
+    let Some(path) = &place.pidfile else {
+        return Ok((directory.try_clone()?, file_name(&place.stem)));
+    };
+    let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?.to_owned();
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    Ok((rustix::fs::open(parent, OPEN_DIRECTORY, Mode::empty())?, name))
+}
