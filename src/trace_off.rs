@@ -5,6 +5,10 @@ use std::process::ExitStatus;
 use crate::error::Result;
 use crate::signal::Signal;
 
+pub(crate) fn is_watched() -> bool {
+    false
+}
+
 pub(crate) async fn spawning<T>(
     _command: &str,
     _pid_of: impl Fn(&T) -> u32,

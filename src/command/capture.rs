@@ -147,8 +147,10 @@ impl Capture {
     pub(super) async fn start(command: Arc<Command>, unsaid: Unsaid, streaming: Streaming) -> Result<Capture> {
         let supply = command.input.take().map_err(|error| error.with_command(command.to_string()))?;
         // Who sees what the command does while it runs is told first that it does.
-        let until = if streaming == Streaming::Nothing { Until::End } else { Until::Execution };
-        let launched = launch(&command, unsaid, until).await?;
+        let is_seen = streaming != Streaming::Nothing || trace::is_watched();
+        let until = if is_seen { Until::Execution } else { Until::End };
+        // What a start needs is let go of before the run is waited for.
+        let launched = Box::pin(launch(&command, unsaid, until)).await?;
         Ok(Capture::of(launched, handed_over(command), supply, streaming))
     }
 
@@ -166,6 +168,10 @@ impl Capture {
             Streaming::Stdout => Drain::into_memory(stderr, explanation),
             Streaming::Both => Drain::into_lines(stderr, command.limit),
         };
+        if outcome.is_some() {
+            stdout = stdout.early();
+            stderr = stderr.early();
+        }
         if command.tee {
             stdout = stdout.tee(Own::Stdout);
             stderr = stderr.tee(Own::Stderr);
@@ -190,11 +196,11 @@ impl Capture {
     }
 
     /// Runs to the end.
-    pub(super) async fn finish(mut self) -> Result<Finished> {
+    pub(super) async fn finish(mut self: Box<Self>) -> Result<Finished> {
         std::future::poll_fn(|cx| self.poll(cx)).await;
         match self.outcome.as_ref().and_then(Outcome::refusal) {
             Some(refusal) => {
-                let error = launch::explain(refusal, self.command).await;
+                let error = Box::pin(launch::explain(refusal, self.command)).await;
                 Err(launch::not_started(error, self.clock, &self.line))
             }
             None => Ok(self.into_finished()),

@@ -102,7 +102,7 @@ impl Spawn {
             if command.tee {
                 return Err(refused("tee"));
             }
-            let launched = launch(&command, Unsaid::Inherit, Until::Execution).await?;
+            let launched = Box::pin(launch(&command, Unsaid::Inherit, Until::Execution)).await?;
             Ok(Child::new(launched, handed_over(command)))
         }))
     }

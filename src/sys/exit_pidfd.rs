@@ -24,7 +24,7 @@ pub(crate) struct Pidfd {
     /// Held while the end is looked for, and while a signal relies on the end not being known yet.
     exit: Mutex<Option<Exit>>,
     keeps_epitaph: AtomicBool,
-    epitaph: OnceLock<proc::Epitaph>,
+    epitaph: OnceLock<Box<proc::Epitaph>>,
     /// Nobody has looked for its end yet, which is sure to be still ahead.
     is_just_begun: AtomicBool,
 }
@@ -150,7 +150,7 @@ impl Pidfd {
     }
 
     pub(crate) fn epitaph(&self) -> Option<proc::Epitaph> {
-        self.epitaph.get().cloned()
+        self.epitaph.get().map(|epitaph| (**epitaph).clone())
     }
 
     /// Looks at the child if it has ended; whether there is anything left to look at.
@@ -162,7 +162,7 @@ impl Pidfd {
         let epitaph = proc::epitaph(self.pid);
         // Unreaped before and after, so what was read was its own.
         if let (Some(epitaph), Some(())) = (epitaph, is_zombie()?) {
-            let _ = self.epitaph.set(epitaph);
+            let _ = self.epitaph.set(Box::new(epitaph));
         }
         Ok(Some(()))
     }
