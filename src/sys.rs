@@ -298,7 +298,8 @@ impl Handle {
         match self {
             #[cfg(target_os = "linux")]
             Handle::Pidfd(pidfd) => pidfd.exit().await,
-            Handle::Portable(child) => child.exit().await,
+            // Boxed, because it is much larger and seldom used.
+            Handle::Portable(child) => Box::pin(child.exit()).await,
             Handle::Lost(_) => Ok(Exit::Lost),
         }
     }
@@ -327,7 +328,7 @@ impl Handle {
         match self {
             #[cfg(target_os = "linux")]
             Handle::Pidfd(pidfd) => pidfd.ended().await,
-            Handle::Portable(child) => child.exit().await.map(|_| ()),
+            Handle::Portable(child) => Box::pin(child.exit()).await.map(|_| ()),
             Handle::Lost(_) => Ok(()),
         }
     }
