@@ -78,6 +78,11 @@ impl Clock {
         // A time that is too long to be added up never comes.
         Clock { started, deadline: command.timeout.and_then(|time| started.checked_add(time)) }
     }
+
+    pub(super) fn start_timed_out(self) -> Error {
+        let message = format!("timed out after {:.1?}, while it was being started", self.started.elapsed());
+        Error::new(ErrorKind::TimedOut, message)
+    }
 }
 
 /// A command that is being started.
@@ -131,8 +136,8 @@ pub(super) async fn launch(command: &Arc<Command>, unsaid: Unsaid, until: Until)
         if can_be_begun(command) {
             if let Some(launched) = begin_here(command, unsaid, until, clock, &line) {
                 return match until {
-                    Until::End => Ok(launched),
-                    Until::Execution => executed(launched, command).await,
+                    Until::End => launched,
+                    Until::Execution => executed(launched?, command).await,
                 };
             }
         }
@@ -146,9 +151,7 @@ pub(super) async fn launch(command: &Arc<Command>, unsaid: Unsaid, until: Until)
             Some(deadline) => {
                 future::or(started, async {
                     Timer::at(deadline).await;
-                    let message =
-                        format!("timed out after {:.1?}, while it was being started", clock.started.elapsed());
-                    Err(Error::new(ErrorKind::TimedOut, message))
+                    Err(clock.start_timed_out())
                 })
                 .await
             }
@@ -231,8 +234,15 @@ fn launch_here(command: &Command, unsaid: Unsaid, clock: Clock, line: Arc<str>) 
     Ok(pipes.launched(leash, clock, line, switch, None))
 }
 
-/// Starts the command without waiting for anything, where that can be done; otherwise nothing was done.
-fn begin_here(command: &Command, unsaid: Unsaid, until: Until, clock: Clock, line: &Arc<str>) -> Option<Launched> {
+/// Starts the command without waiting for anything, where that can be done. `None` where it can't, or is refused: then
+/// nothing was done, and what is wrong will show off-thread.
+fn begin_here(
+    command: &Command,
+    unsaid: Unsaid,
+    until: Until,
+    clock: Clock,
+    line: &Arc<str>,
+) -> Option<Result<Launched>> {
     validate(command).ok()?;
     let programs = match &command.program {
         Program::Found(path) => vec![path.clone()],
@@ -245,13 +255,18 @@ fn begin_here(command: &Command, unsaid: Unsaid, until: Until, clock: Clock, lin
     let blueprint = pipes.blueprint(command, unsaid, first.clone(), argv(command), environment, None).ok()?;
     let mut outcome = None;
     let start = || {
-        let (handle, its_outcome) = sys::begin(&blueprint, others, until == Until::Execution)?;
-        outcome = Some(its_outcome);
-        Some(Process::child(handle, false, Arc::clone(line)))
+        let begun = sys::begin(&blueprint, others, until == Until::Execution)?;
+        Some(match begun {
+            Ok((handle, its_outcome)) => {
+                outcome = Some(its_outcome);
+                Ok(Process::child(handle, false, Arc::clone(line)))
+            }
+            Err(refusal) => Err(lookup::explain(refusal, &blueprint.program, blueprint.directory.as_deref())),
+        })
     };
     let leash = Leash::begin(start, command.shutdown)?;
     drop(blueprint);
-    Some(pipes.launched(leash, clock, Arc::clone(line), None, outcome))
+    Some(leash.map(|leash| pipes.launched(leash, clock, Arc::clone(line), None, outcome)))
 }
 
 /// Refuses what the system would misunderstand, by name.

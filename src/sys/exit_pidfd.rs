@@ -16,6 +16,7 @@ use std::task::Poll;
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions, WaitIdStatus};
 
+use crate::sys::Stay;
 use crate::sys::descriptors::Watched;
 use crate::sys::{Exit, proc};
 
@@ -30,6 +31,8 @@ pub(crate) struct Pidfd {
     epitaph: OnceLock<Box<proc::Epitaph>>,
     /// Nobody has looked for its end yet, which is sure to be still ahead.
     is_just_begun: AtomicBool,
+    /// Where it is until it executes its program.
+    stay: Option<Stay>,
 }
 
 /// Whether the status is ours to take.
@@ -92,6 +95,7 @@ impl Pidfd {
             keeps_epitaph: AtomicBool::new(false),
             epitaph: OnceLock::new(),
             is_just_begun: AtomicBool::new(false),
+            stay: None,
         })
     }
 
@@ -125,14 +129,22 @@ impl Pidfd {
             keeps_epitaph: AtomicBool::new(false),
             epitaph: OnceLock::new(),
             is_just_begun: AtomicBool::new(false),
+            stay: None,
         })
     }
 
-    /// Spares the first wait a look that would come too early.
-    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "other spawns take until the program runs"))]
-    pub(crate) fn just_begun(mut self) -> Pidfd {
-        *self.is_just_begun.get_mut() = true;
+    /// A child that goes to its program while we go on. Nobody has looked for its end when it is `unseen`: the first wait
+    /// is spared a look that would come too early.
+    #[cfg(all(target_arch = "x86_64", not(deluxe_process_force_posix_spawn)))]
+    pub(super) fn on_its_way(mut self, stay: Stay, unseen: bool) -> Pidfd {
+        *self.is_just_begun.get_mut() = unseen;
+        self.stay = Some(stay);
         self
+    }
+
+    /// Whether it may not execute its program yet.
+    pub(crate) fn is_on_its_way(&self) -> bool {
+        self.stay.is_some_and(|stay| !stay.is_over())
     }
 
     pub(crate) fn id(&self) -> u32 {
