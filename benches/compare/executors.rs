@@ -1,9 +1,10 @@
-//! What futures run on: ours and async-process's on a bare `block_on`, tokio's on both flavours of its runtime.
+//! What futures run on: ours and async-process's on smol's `block_on`, which drives the reactor of both itself; tokio's, and
+//! ours once more, on both flavours of tokio's runtime.
 
 use std::cell::OnceCell;
 use std::future::Future;
 
-pub(crate) use futures_lite::future::block_on;
+pub(crate) use smol::block_on;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use tokio::runtime::{Builder, Runtime};
