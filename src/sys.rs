@@ -23,6 +23,7 @@ pub(crate) mod handover;
 #[cfg(all(feature = "daemon", target_os = "linux"))]
 pub(crate) mod locks;
 pub(crate) mod proc;
+pub(crate) mod relay;
 pub(crate) mod signals;
 pub(crate) mod threads;
 

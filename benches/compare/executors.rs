@@ -4,9 +4,9 @@
 use std::cell::OnceCell;
 use std::future::Future;
 
-pub(crate) use smol::block_on;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
+pub(crate) use smol::block_on;
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::JoinSet;
 

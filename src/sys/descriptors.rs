@@ -11,6 +11,7 @@ use std::task::{Context, Poll, ready};
 use async_io::Async;
 use rustix::io::Errno;
 
+use crate::sys::relay::Relay;
 use crate::sys::threads;
 
 /// What the platform calls an open file.
@@ -22,6 +23,7 @@ pub(crate) struct PipeEnd {
     watched: Watched,
     /// How much has gone through, up to what makes it large.
     carried: AtomicUsize,
+    relay: Relay,
 }
 
 /// A descriptor that futures can wait for.
@@ -93,7 +95,7 @@ pub(crate) fn pipe() -> io::Result<(Descriptor, Descriptor)> {
 /// Turns our end of a pipe into one that futures can wait for.
 pub(crate) fn register(end: Descriptor) -> io::Result<PipeEnd> {
     let watched = Async::new(end).map(Watched::owned_here)?;
-    Ok(PipeEnd { watched, carried: AtomicUsize::new(0) })
+    Ok(PipeEnd { watched, carried: AtomicUsize::new(0), relay: Relay::new() })
 }
 
 /// Turns our end of a pipe back into one that a child can use as its own: blocking.
@@ -112,22 +114,26 @@ impl PipeEnd {
 
     /// Waits for something to read, or the end.
     pub(crate) fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.watched.poll_readable(cx)
+        self.watched.poll_readable(&mut Context::from_waker(self.relay.waker(cx)))
+    }
+
+    fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.watched.poll_writable(&mut Context::from_waker(self.relay.waker(cx)))
     }
 
     /// Reads into the spare capacity of `buffer`, of which there must be some. 0 is the end of the stream.
     pub(crate) fn poll_read(&self, cx: &mut Context<'_>, buffer: &mut Vec<u8>) -> Poll<io::Result<usize>> {
         let read = || rustix::io::read(self.as_fd(), rustix::buffer::spare_capacity(buffer));
-        self.count(poll(read, || self.watched.poll_readable(cx)))
+        self.count(poll(read, || self.poll_readable(cx)))
     }
 
     pub(crate) fn poll_read_slice(&self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
-        self.count(poll(|| rustix::io::read(self.as_fd(), &mut *buffer), || self.watched.poll_readable(cx)))
+        self.count(poll(|| rustix::io::read(self.as_fd(), &mut *buffer), || self.poll_readable(cx)))
     }
 
     /// Writes as much as there is room for.
     pub(crate) fn poll_write(&self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.count(poll(|| rustix::io::write(self.as_fd(), bytes), || self.watched.poll_writable(cx)))
+        self.count(poll(|| rustix::io::write(self.as_fd(), bytes), || self.poll_writable(cx)))
     }
 
     /// A pipe that proves to carry much gets more room: what costs is not the copying but the wake-up for every pipe full.
