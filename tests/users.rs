@@ -61,6 +61,7 @@ fn main() -> ExitCode {
     if let Some(code) = again::act_as_child() {
         return code;
     }
+    let _run = sudo::Run::begin();
     let mut cases = Vec::new();
     cases.extend(cases!(listing, Needs::Nothing, [the_current_user, names_that_nobody_has]));
     cases.extend(cases!(

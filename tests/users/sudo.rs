@@ -3,15 +3,17 @@
 //! Each case is run by an account of its own that has no other rights, in another process of this program.
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitStatus;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use deluxe_process::{Child, Command, Error, ErrorKind, Event, OutputLimit, Shutdown, Stdio, UserVia};
 use futures_lite::future::{block_on, poll_once};
 use futures_lite::{AsyncBufReadExt, StreamExt};
+use rustix::fs::{FlockOperation, flock};
 
 use crate::accounts::{self, Account};
 use crate::again;
@@ -124,7 +126,7 @@ pub(crate) fn perform(play: &Play) {
         };
         let (caller, target) = (Account::with(groups), Account::with(groups));
         let rules = format!("{defaults}\n{}\n", play.rules);
-        let _rules = Rules::new(&rules.replace("CALLER", &caller.name).replace("TARGET", &target.name));
+        allow(&rules.replace("CALLER", &caller.name).replace("TARGET", &target.name));
         let _end = End(&target);
         let output =
             again::play_as(&caller, &target, play.name, [Terminal, SameGroupsOnTerminal].contains(&play.stage));
@@ -142,34 +144,55 @@ pub(crate) fn play(name: &str, caller: String, target: String) {
     println!("the play is over");
 }
 
-/// A file of rules for sudo, until it is dropped.
-pub(crate) struct Rules(PathBuf);
+/// Where sudo looks for files of rules. It lists the directory, then opens each, and refuses everybody when one of them is
+/// gone by then. So none is removed as long as any run of this program goes on: a run has one file, to which rules are added,
+/// and whose names nobody has any more when their case is over.
+const DIRECTORY: &str = "/etc/sudoers.d";
 
-impl Rules {
-    pub(crate) fn new(rules: &str) -> Rules {
-        use std::sync::atomic::{AtomicU32, Ordering};
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let file = Path::new("/etc/sudoers.d").join(format!("dxp{}x{number}", std::process::id()));
-        // sudo passes over names with a dot, so that it never sees half of a file.
-        let draft = file.with_extension("draft");
-        let rules_guard = Rules(file);
-        fs::write(&draft, rules).unwrap();
-        fs::set_permissions(&draft, fs::Permissions::from_mode(0o440)).unwrap();
-        let check = std::process::Command::new("visudo").args(["-c", "-q", "-f"]).arg(&draft).output().unwrap();
-        if !check.status.success() {
-            fs::remove_file(&draft).unwrap();
-            panic!("{check:?}");
-        }
-        fs::rename(&draft, &rules_guard.0).unwrap();
-        rules_guard
+/// What the names of the files begin with.
+const MARK: &str = "deluxe-process-tests-";
+
+static RULES: Mutex<String> = Mutex::new(String::new());
+
+/// A run of this program, for as long as sudo may be used: a shared lock on the directory.
+pub(crate) struct Run(Option<File>);
+
+impl Run {
+    pub(crate) fn begin() -> Run {
+        let directory = File::open(DIRECTORY).ok().filter(|_| accounts::is_root());
+        Run(directory.filter(|directory| flock(directory, FlockOperation::LockShared).is_ok()))
     }
 }
 
-impl Drop for Rules {
+impl Drop for Run {
+    /// The last run removes the files of all, also those of runs that were killed.
     fn drop(&mut self) {
-        let _ = fs::remove_file(&self.0);
+        let Some(directory) = &self.0 else { return };
+        if flock(directory, FlockOperation::NonBlockingLockExclusive).is_err() {
+            return;
+        }
+        for entry in fs::read_dir(DIRECTORY).unwrap() {
+            let entry = entry.unwrap();
+            if entry.file_name().to_string_lossy().starts_with(MARK) {
+                fs::remove_file(entry.path()).unwrap();
+            }
+        }
     }
+}
+
+/// Adds rules to those of this run, if they are well-formed.
+fn allow(rules: &str) {
+    let mut all = RULES.lock().unwrap_or_else(PoisonError::into_inner);
+    let file = Path::new(DIRECTORY).join(format!("{MARK}{}", std::process::id()));
+    // sudo passes over names with a dot, so that it never sees half of a file.
+    let draft = file.with_extension("draft");
+    let extended = format!("{all}{rules}");
+    fs::write(&draft, &extended).unwrap();
+    fs::set_permissions(&draft, fs::Permissions::from_mode(0o440)).unwrap();
+    let check = std::process::Command::new("visudo").args(["-c", "-q", "-f"]).arg(&draft).output().unwrap();
+    assert!(check.status.success(), "{check:?}");
+    fs::rename(&draft, &file).unwrap();
+    *all = extended;
 }
 
 /// Ends what a test that failed has left running.
