@@ -8,8 +8,11 @@ use std::panic::catch_unwind;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
+use std::time::Duration;
 
 use async_executor::{Executor, Task};
+use async_io::Timer;
+use event_listener::Event;
 use futures_lite::future;
 
 use crate::error::{Error, ErrorKind, Result};
@@ -65,6 +68,23 @@ pub(crate) fn leave(work: impl Future<Output = ()> + Send + 'static) {
     if is_ours() {
         EXECUTOR.spawn(work).detach();
     }
+}
+
+/// Ready after some time, 20 milliseconds or less: for those who look again now and then because an event can fail to come.
+/// One timer serves all of them, since each new one would wake the reactor.
+pub(crate) async fn a_while() {
+    static PASSED: Event = Event::new();
+    static IS_PASSING: AtomicBool = AtomicBool::new(false);
+    let passed = PASSED.listen();
+    if !IS_PASSING.swap(true, Ordering::AcqRel) {
+        leave(async {
+            Timer::after(Duration::from_millis(20)).await;
+            // In this order: who comes in between is woken early, and not left to wait for ever.
+            IS_PASSING.store(false, Ordering::Release);
+            PASSED.notify(usize::MAX);
+        });
+    }
+    passed.await;
 }
 
 /// Has the thread do the work, and waits for the result. Work that has begun is done to its end, even when the

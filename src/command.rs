@@ -438,6 +438,9 @@ impl Command {
 
     /// Starts the command and gives its [`Child`].
     ///
+    /// What the system has a thread pass on (its processors, priority and scheduling, its keyrings) the child has from a
+    /// thread of this program, which can be the one that polls or one of a pool.
+    ///
     /// # Errors
     ///
     /// Why it could not be started: [`ErrorKind`](crate::ErrorKind) tells a missing program, a missing directory, a

@@ -63,7 +63,7 @@
 //!
 //! | there | here |
 //! |---|---|
-//! | `command.spawn()?` | `command.spawn().await?`: a spawn takes its time, and does so off-thread |
+//! | `command.spawn()?` | `command.spawn().await?`: an exec takes its time, and no executor waits for it |
 //! | `&mut self` to run | `&self`: a command can be a `static`, and be run by many tasks at once |
 //! | a bare name is looked up on this program's `PATH` or on the child's, as it happens | always on the child's: what `env("PATH", …)` and `env_clear()` say counts |
 //! | a relative program with `current_dir`: left open | relative to the child's directory, as in a shell |

@@ -23,6 +23,7 @@ pub(crate) mod handover;
 #[cfg(all(feature = "daemon", target_os = "linux"))]
 pub(crate) mod locks;
 pub(crate) mod proc;
+pub(crate) mod relay;
 pub(crate) mod signals;
 pub(crate) mod threads;
 
@@ -71,6 +72,10 @@ pub(crate) struct Identity {
     pub(crate) groups: Vec<u32>,
 }
 
+/// keyctl(2); libc has no name for it.
+#[cfg(target_os = "linux")]
+const KEYCTL_JOIN_SESSION_KEYRING: libc::c_int = 1;
+
 /// Why there is no child.
 #[derive(Debug)]
 pub(crate) struct Refusal {
@@ -117,19 +122,39 @@ pub(crate) enum Source {
     Stdout,
 }
 
-/// Where there is nothing to be told.
+/// Where nothing can be begun.
 #[cfg(not(all(target_os = "linux", target_arch = "x86_64", not(deluxe_process_force_posix_spawn))))]
-#[derive(Debug)]
-pub(crate) enum NoOutcome {}
+mod never_begun {
+    use std::io;
 
-#[cfg(not(all(target_os = "linux", target_arch = "x86_64", not(deluxe_process_force_posix_spawn))))]
-impl NoOutcome {
-    pub(crate) fn refusal(&self) -> Option<Refusal> {
-        match *self {}
+    use crate::sys::Refusal;
+
+    #[derive(Debug)]
+    pub(crate) enum Outcome {}
+
+    impl Outcome {
+        pub(crate) fn refusal(&self) -> Option<Refusal> {
+            match *self {}
+        }
+
+        pub(crate) fn has_left(&self) -> bool {
+            match *self {}
+        }
+
+        pub(crate) async fn left<F: Future<Output = ()>>(&self, _a_while: impl Fn() -> F) -> io::Result<()> {
+            match *self {}
+        }
     }
 
-    pub(crate) async fn left(&self) -> io::Result<()> {
-        match *self {}
+    #[derive(Debug, Clone, Copy)]
+    #[cfg_attr(not(target_os = "linux"), allow(dead_code, reason = "only pidfds ask"))]
+    pub(super) enum Stay {}
+
+    impl Stay {
+        #[cfg_attr(not(target_os = "linux"), allow(dead_code, reason = "only pidfds ask"))]
+        pub(super) fn is_over(self) -> bool {
+            match self {}
+        }
     }
 }
 
@@ -166,19 +191,29 @@ pub(crate) fn spawn(blueprint: &Blueprint) -> Result<Handle, Refusal> {
     Ok(exit_portable::spawn(blueprint).map(Handle::Portable)?)
 }
 
+#[cfg(not(all(target_os = "linux", target_arch = "x86_64", not(deluxe_process_force_posix_spawn))))]
+pub(crate) use never_begun::Outcome;
 /// What became of a child that was begun. Where nothing can be begun there is none.
 #[cfg(all(target_os = "linux", target_arch = "x86_64", not(deluxe_process_force_posix_spawn)))]
-pub(crate) type Outcome = spawn_clone::Outcome;
+pub(crate) use spawn_clone::Outcome;
+
 #[cfg(not(all(target_os = "linux", target_arch = "x86_64", not(deluxe_process_force_posix_spawn))))]
-pub(crate) type Outcome = NoOutcome;
+use never_begun::Stay;
+/// A child on its way to its program.
+#[cfg(all(target_os = "linux", target_arch = "x86_64", not(deluxe_process_force_posix_spawn)))]
+use spawn_clone::Stay;
 
 /// Starts a child and waits for nothing, not even for the program to be executed: the first of the blueprint's and `others`
-/// that can be, as execvp(3) chooses. `None` when that can't be done here or now; [`spawn`] will say why, if it has to.
-/// With a notice, [`Outcome::left`] can be awaited.
+/// that can be, as execvp(3) chooses. `None` when that can't be done here or now, or is refused: then there was no child,
+/// and [`spawn`] is the other way, or will say why not. With a notice, [`Outcome::left`] can be awaited.
 ///
 /// Before it has left, or ended, the child may still be on its way to its program, so it must not have been asked for a
 /// group of its own: a signal to that would reach this program's.
-pub(crate) fn begin(blueprint: &Blueprint, others: &[PathBuf], has_notice: bool) -> Option<(Handle, Outcome)> {
+pub(crate) fn begin(
+    blueprint: &Blueprint,
+    others: &[PathBuf],
+    has_notice: bool,
+) -> Option<Result<(Handle, Outcome), Refusal>> {
     #[cfg(all(target_os = "linux", target_arch = "x86_64", not(deluxe_process_force_posix_spawn)))]
     {
         match uses_portable_engine() {
@@ -274,6 +309,15 @@ impl Handle {
         }
     }
 
+    /// Whether it is a child that may not execute its program yet.
+    pub(crate) fn is_on_its_way(&self) -> bool {
+        match self {
+            #[cfg(target_os = "linux")]
+            Handle::Pidfd(pidfd) => pidfd.is_on_its_way(),
+            Handle::Portable(_) | Handle::Lost(_) => false,
+        }
+    }
+
     /// Has what the process says of itself after its end kept, where the platform tells. For a child that nobody waits
     /// for yet.
     pub(crate) fn keep_epitaph(&self) {
@@ -298,7 +342,8 @@ impl Handle {
         match self {
             #[cfg(target_os = "linux")]
             Handle::Pidfd(pidfd) => pidfd.exit().await,
-            Handle::Portable(child) => child.exit().await,
+            // Boxed, because it is much larger and seldom used.
+            Handle::Portable(child) => Box::pin(child.exit()).await,
             Handle::Lost(_) => Ok(Exit::Lost),
         }
     }
@@ -327,7 +372,7 @@ impl Handle {
         match self {
             #[cfg(target_os = "linux")]
             Handle::Pidfd(pidfd) => pidfd.ended().await,
-            Handle::Portable(child) => child.exit().await.map(|_| ()),
+            Handle::Portable(child) => Box::pin(child.exit()).await.map(|_| ()),
             Handle::Lost(_) => Ok(()),
         }
     }

@@ -12,6 +12,11 @@ use tracing::{Instrument, Span, debug, debug_span, field};
 use crate::error::{Error, Result};
 use crate::signal::Signal;
 
+/// Whether somebody looks. A child that never came to its program must not look like one that has ended.
+pub(crate) fn is_watched() -> bool {
+    tracing::enabled!(target: "deluxe_process", tracing::Level::DEBUG)
+}
+
 /// Wraps a spawn; the span ends with the pid, or with the reason why there is none.
 pub(crate) async fn spawning<T>(
     command: &str,

@@ -10,7 +10,8 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::sync::Arc;
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use deluxe_process::{Command, Error, ErrorKind, Event, OutputLimit, Process, Shutdown, Stdio};
@@ -53,6 +54,7 @@ on_every_executor![
     a_limit_that_keeps_the_tail,
     a_limit_counts_for_each_line,
     a_limit_counts_for_each_line_of_events,
+    who_waits_for_output_is_not_polled_for_nothing,
     a_hundred_megabytes_through_cat,
     a_grandchild_that_holds_the_pipe_delays_nothing,
     a_grandchild_that_holds_the_pipe_of_lines,
@@ -669,6 +671,31 @@ fn scrambled(bytes: usize) -> Vec<u8> {
     }
     all.truncate(bytes);
     all
+}
+
+/// The wakers of some executors (tokio's `block_on` on the current thread) don't equal their own clones. That must not make
+/// a task wake itself for as long as it waits.
+async fn who_waits_for_output_is_not_polled_for_nothing() -> Outcome {
+    let mut run = sh("for i in 1 2 3; do echo $i; echo $i >&2; sleep 0.1; done").output();
+    let mut polls = 0;
+    let counted = std::future::poll_fn(|cx| {
+        polls += 1;
+        let another = Waker::from(Arc::new(Another(cx.waker().clone())));
+        Pin::new(&mut run).poll(&mut Context::from_waker(&another))
+    });
+    assert_eq!(counted.await?.stdout, b"1\n2\n3\n");
+    // The end, and each line and the end of each stream, twice at most; a busy loop comes to thousands.
+    assert!(polls < 100, "{polls}");
+    Ok(())
+}
+
+/// Wakes the same task and equals no other waker.
+struct Another(Waker);
+
+impl Wake for Another {
+    fn wake(self: Arc<Self>) {
+        self.0.wake_by_ref();
+    }
 }
 
 async fn a_hundred_megabytes_through_cat() -> Outcome {

@@ -8,6 +8,8 @@
 mod accounts;
 #[path = "users/again.rs"]
 mod again;
+#[path = "users/keys.rs"]
+mod keys;
 #[path = "users/listing.rs"]
 mod listing;
 #[path = "users/native.rs"]
@@ -87,6 +89,7 @@ fn main() -> ExitCode {
         [
             all_ids_and_groups,
             there_is_no_way_back,
+            roots_keys_stay_with_root,
             the_environment_is_the_users_own,
             programs_and_directories_are_the_users,
             exit_statuses_are_the_commands_own,

@@ -53,6 +53,9 @@ pub(super) struct Capture {
     is_incomplete: bool,
     /// Set when all is over but the question whose word the exit status is.
     is_over: bool,
+    /// The time was over before the command had come to its program. What hangs there may hang for long, so it is not
+    /// waited for: the leash ends it.
+    is_late_to_start: bool,
     switch: Option<Arc<Switch>>,
     outcome: Option<Outcome>,
     is_heard: bool,
@@ -147,8 +150,10 @@ impl Capture {
     pub(super) async fn start(command: Arc<Command>, unsaid: Unsaid, streaming: Streaming) -> Result<Capture> {
         let supply = command.input.take().map_err(|error| error.with_command(command.to_string()))?;
         // Who sees what the command does while it runs is told first that it does.
-        let until = if streaming == Streaming::Nothing { Until::End } else { Until::Execution };
-        let launched = launch(&command, unsaid, until).await?;
+        let is_seen = streaming != Streaming::Nothing || trace::is_watched();
+        let until = if is_seen { Until::Execution } else { Until::End };
+        // What a start needs is let go of before the run is waited for.
+        let launched = Box::pin(launch(&command, unsaid, until)).await?;
         Ok(Capture::of(launched, handed_over(command), supply, streaming))
     }
 
@@ -166,6 +171,10 @@ impl Capture {
             Streaming::Stdout => Drain::into_memory(stderr, explanation),
             Streaming::Both => Drain::into_lines(stderr, command.limit),
         };
+        if outcome.is_some() {
+            stdout = stdout.early();
+            stderr = stderr.early();
+        }
         if command.tee {
             stdout = stdout.tee(Own::Stdout);
             stderr = stderr.tee(Own::Stderr);
@@ -182,6 +191,7 @@ impl Capture {
             grace: None,
             is_incomplete: false,
             is_over: false,
+            is_late_to_start: false,
             switch,
             outcome,
             is_heard,
@@ -190,11 +200,14 @@ impl Capture {
     }
 
     /// Runs to the end.
-    pub(super) async fn finish(mut self) -> Result<Finished> {
+    pub(super) async fn finish(mut self: Box<Self>) -> Result<Finished> {
         std::future::poll_fn(|cx| self.poll(cx)).await;
+        if self.is_late_to_start {
+            return Err(launch::not_started(self.clock.start_timed_out(), self.clock, &self.line));
+        }
         match self.outcome.as_ref().and_then(Outcome::refusal) {
             Some(refusal) => {
-                let error = launch::explain(refusal, self.command).await;
+                let error = Box::pin(launch::explain(refusal, self.command)).await;
                 Err(launch::not_started(error, self.clock, &self.line))
             }
             None => Ok(self.into_finished()),
@@ -205,7 +218,8 @@ impl Capture {
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
             if self.is_over {
-                return if self.poll_exit(cx) || self.is_given_up() { Poll::Ready(()) } else { Poll::Pending };
+                let is_ready = self.is_late_to_start || self.poll_exit(cx) || self.is_given_up();
+                return if is_ready { Poll::Ready(()) } else { Poll::Pending };
             }
             ready!(self.poll_run(cx));
             self.is_over = true;
@@ -239,6 +253,10 @@ impl Capture {
         let is_stopped = self.poll_ending(cx);
         if !is_stopped || !(has_exited || self.is_given_up()) {
             if self.ending.is_none() && self.deadline.as_mut().is_some_and(|timer| is_due(timer, cx)) {
+                if self.outcome.as_ref().is_some_and(|outcome| !outcome.has_left()) {
+                    self.is_late_to_start = true;
+                    return Poll::Ready(());
+                }
                 self.end(Why::TimedOut, None, cx);
                 return self.poll_run(cx);
             }

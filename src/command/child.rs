@@ -4,6 +4,7 @@ use std::fmt;
 use std::process::ExitStatus;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use async_io::Timer;
 use futures_lite::future;
@@ -14,7 +15,7 @@ use crate::command::launch::{Clock, Launched};
 use crate::command::launcher::{self, Switch};
 use crate::command::{ChildStderr, ChildStdin, ChildStdout, Command, Output, Run};
 use crate::error::Result;
-use crate::process::{Leash, Process, Wait, stop};
+use crate::process::{Leash, Process, Shutdown, Wait, stop};
 use crate::signal::Signal;
 use crate::sys::descriptors::PipeEnd;
 use crate::trace;
@@ -41,22 +42,28 @@ use crate::trace;
 /// ```
 pub struct Child {
     process: Process,
-    pipes: Arc<Pipes>,
-    command: Arc<Command>,
-    clock: Clock,
-    /// Its time was over, and it is stopped for that.
-    is_late: Arc<AtomicBool>,
+    /// Nothing when no stream is piped: most of a crowd of children has none.
+    piped: Option<Arc<Piped>>,
+    shutdown: Shutdown,
+    started: Instant,
+    limit: Option<Arc<TimeLimit>>,
     line: Arc<str>,
     switch: Option<Arc<Switch>>,
     _leash: Leash,
 }
 
-/// Our ends, until they are taken.
-#[derive(Default)]
-struct Pipes {
+/// Our ends, until they are taken, and what is said of those that are read in the end.
+struct Piped {
     stdin: Mutex<Option<PipeEnd>>,
     stdout: Mutex<Option<PipeEnd>>,
     stderr: Mutex<Option<PipeEnd>>,
+    command: Arc<Command>,
+}
+
+struct TimeLimit {
+    deadline: Instant,
+    /// The time was over, and the child is stopped for that.
+    is_over: AtomicBool,
 }
 
 fn take(end: &Mutex<Option<PipeEnd>>) -> Option<PipeEnd> {
@@ -67,10 +74,21 @@ impl Child {
     pub(super) fn new(launched: Launched, command: Arc<Command>) -> Child {
         let Launched { process, stdin, stdout, stderr, leash, clock, line, switch, outcome: _ } = launched;
         let mut leash = if command.stop_on_drop { leash } else { leash.loosen() };
-        let pipes = Pipes { stdin: Mutex::new(stdin), stdout: Mutex::new(stdout), stderr: Mutex::new(stderr) };
-        let pipes = Arc::new(pipes);
-        leash.hold(Arc::clone(&pipes));
-        Child { process, pipes, command, clock, is_late: Arc::default(), line, switch, _leash: leash }
+        let shutdown = command.shutdown;
+        let is_piped = stdin.is_some() || stdout.is_some() || stderr.is_some();
+        let piped = is_piped.then(|| {
+            let [stdin, stdout, stderr] = [stdin, stdout, stderr].map(Mutex::new);
+            Arc::new(Piped { stdin, stdout, stderr, command })
+        });
+        if let Some(piped) = &piped {
+            leash.hold(Arc::clone(piped));
+        }
+        let limit = clock.deadline.map(|deadline| Arc::new(TimeLimit { deadline, is_over: AtomicBool::new(false) }));
+        Child { process, piped, shutdown, started: clock.started, limit, line, switch, _leash: leash }
+    }
+
+    fn take(&self, end: impl FnOnce(&Piped) -> &Mutex<Option<PipeEnd>>) -> Option<PipeEnd> {
+        self.piped.as_deref().map(end).and_then(take)
     }
 
     /// The process's number.
@@ -85,17 +103,17 @@ impl Child {
 
     /// Our end of stdin: there once, and only if it is piped.
     pub fn take_stdin(&self) -> Option<ChildStdin> {
-        take(&self.pipes.stdin).map(ChildStdin)
+        self.take(|piped| &piped.stdin).map(ChildStdin)
     }
 
     /// Our end of stdout: there once, and only if it is piped.
     pub fn take_stdout(&self) -> Option<ChildStdout> {
-        take(&self.pipes.stdout).map(ChildStdout)
+        self.take(|piped| &piped.stdout).map(ChildStdout)
     }
 
     /// Our end of stderr: there once, and only if it is piped.
     pub fn take_stderr(&self) -> Option<ChildStderr> {
-        take(&self.pipes.stderr).map(ChildStderr)
+        self.take(|piped| &piped.stderr).map(ChildStderr)
     }
 
     /// Waits until the child has ended. When the wait begins, a piped stdin that nobody has taken is closed, so that a
@@ -112,28 +130,27 @@ impl Child {
     /// Dropping the future changes nothing for the child.
     pub fn wait(&self) -> Wait {
         let process = self.process.clone();
-        let pipes = Arc::clone(&self.pipes);
-        let shutdown = self.command.shutdown;
+        let piped = self.piped.clone();
         let line = Arc::clone(&self.line);
-        let switch = self.switch.clone();
-        let is_late = Arc::clone(&self.is_late);
-        let Clock { started, deadline } = self.clock;
+        let Some(limit) = self.limit.clone() else {
+            let switch = self.switch.clone();
+            return Wait::new(async move {
+                close_stdin(piped);
+                ended(process, line, switch).await
+            });
+        };
+        let ended = ended(process.clone(), Arc::clone(&line), self.switch.clone());
+        let (shutdown, started) = (self.shutdown, self.started);
         Wait::new(async move {
-            drop(take(&pipes.stdin));
-            let exited = async {
-                let status = trace::exiting(process.id(), &line, process.exit_status()).await?;
-                let own = launcher::own_status(process.clone(), switch, status, None).await;
-                own.map_err(|error| error.with_command(line.to_string()).with_pid(process.id()))
-            };
-            let Some(deadline) = deadline else { return exited.await };
-            let in_time = future::or(async { Some(exited.await) }, async {
-                Timer::at(deadline).await;
+            close_stdin(piped);
+            let in_time = future::or(async { Some(ended.await) }, async {
+                Timer::at(limit.deadline).await;
                 None
             });
             match in_time.await {
                 // Another waiter may have been first to see that the time is over; then this end is of its making.
-                Some(result) if !is_late.load(Ordering::Acquire) => return result,
-                _ => is_late.store(true, Ordering::Release),
+                Some(result) if !limit.is_over.load(Ordering::Acquire) => return result,
+                _ => limit.is_over.store(true, Ordering::Release),
             }
             let stopped = stop(process.clone(), shutdown, ()).await;
             let elapsed = started.elapsed();
@@ -171,21 +188,29 @@ impl Child {
     /// Dropping the future stops the child and its tree, as that of [`Command::output`] does.
     pub fn wait_with_output(self) -> Run<Output> {
         Run::of(async move {
-            drop(take(&self.pipes.stdin));
+            drop(self.take(|piped| &piped.stdin));
             let launched = Launched {
                 stdin: None,
-                stdout: take(&self.pipes.stdout),
-                stderr: take(&self.pipes.stderr),
-                leash: Leash::stopping(self.process.clone(), self.command.shutdown),
+                stdout: self.take(|piped| &piped.stdout),
+                stderr: self.take(|piped| &piped.stderr),
+                leash: Leash::stopping(self.process.clone(), self.shutdown),
                 process: self.process.clone(),
-                clock: self.clock,
+                clock: Clock { started: self.started, deadline: self.limit.as_ref().map(|limit| limit.deadline) },
                 line: Arc::clone(&self.line),
                 switch: self.switch.clone(),
                 outcome: None,
             };
-            let supply = Input::None.take()?;
-            let capture = Capture::of(launched, Arc::clone(&self.command), supply, Streaming::Nothing);
-            capture.finish().await?.into_output()
+            let command = match &self.piped {
+                Some(piped) => Arc::clone(&piped.command),
+                // There is no output to say anything of.
+                None => {
+                    let mut command = Command::new("");
+                    command.shutdown(self.shutdown);
+                    Arc::new(command)
+                }
+            };
+            let capture = Capture::of(launched, command, Input::None.take()?, Streaming::Nothing);
+            Box::new(capture).finish().await?.into_output()
         })
     }
 
@@ -219,8 +244,20 @@ impl Child {
     ///
     /// Once polled, the stop is carried out to its end, even when the future is dropped.
     pub fn stop(&self) -> Wait {
-        self.process.stop_with(self.command.shutdown)
+        self.process.stop_with(self.shutdown)
     }
+}
+
+/// So that a child that reads it comes to its end.
+fn close_stdin(piped: Option<Arc<Piped>>) {
+    drop(piped.and_then(|piped| take(&piped.stdin)));
+}
+
+async fn ended(process: Process, line: Arc<str>, switch: Option<Arc<Switch>>) -> Result<ExitStatus> {
+    let status = trace::exiting(process.id(), &line, process.exit_status()).await?;
+    let Some(switch) = switch else { return Ok(status) };
+    let own = Box::pin(launcher::own_status(process.clone(), Some(switch), status, None)).await;
+    own.map_err(|error| error.with_command(line.to_string()).with_pid(process.id()))
 }
 
 impl IntoFuture for Child {

@@ -1,7 +1,6 @@
 //! Reads one of a child's output streams to its end: into memory, or into lines.
 //!
-//! Bytes are read straight into the spare capacity of where they are kept. A stream that proves large gets a larger
-//! pipe, because what costs is not the copying but the wake-up for every pipe full.
+//! Bytes are read straight into the spare capacity of where they are kept.
 
 use std::io::{self, Write};
 use std::pin::Pin;
@@ -12,16 +11,13 @@ use futures_lite::AsyncWrite;
 
 use crate::command::output::{Beyond, OutputLimit};
 use crate::command::tail::Cut;
-use crate::sys::descriptors::{self, PipeEnd};
+use crate::sys::descriptors::PipeEnd;
 
-/// The least room for a read.
-const ROOM: usize = 32 * 1024;
+/// The least room for a read. Most output is short, and more room than it takes has to be found each time.
+const ROOM: usize = 8 * 1024;
 
 /// The most room for a read that keeps little: a pipe's worth would only be memory.
 const MOST_ROOM: usize = 256 * 1024;
-
-/// What makes a stream a large one.
-const LARGE: usize = 128 * 1024;
 
 /// How much is read before another task gets its turn.
 const TURN: usize = 1024 * 1024;
@@ -33,9 +29,9 @@ pub(super) struct Drain {
     keep: Keep,
     limit: Option<OutputLimit>,
     is_truncated: bool,
-    is_enlarged: bool,
-    total: usize,
-    tee: Option<Tee>,
+    /// The child is only on its way: there can't be anything to read yet.
+    is_early: bool,
+    tee: Option<Box<Tee>>,
 }
 
 enum Keep {
@@ -88,14 +84,20 @@ impl Drain {
     }
 
     fn new(end: Option<PipeEnd>, limit: Option<OutputLimit>, keep: Keep) -> Drain {
-        Drain { end, keep, limit, is_truncated: false, is_enlarged: false, total: 0, tee: None }
+        Drain { end, keep, limit, is_truncated: false, is_early: false, tee: None }
     }
 
     /// Passes on what is read.
     pub(super) fn tee(mut self, own: Own) -> Drain {
         if self.end.is_some() {
-            self.tee = Some(Tee::new(own));
+            self.tee = Some(Box::new(Tee::new(own)));
         }
+        self
+    }
+
+    /// Spares the first read, which would find nothing.
+    pub(super) fn early(mut self) -> Drain {
+        self.is_early = true;
         self
     }
 
@@ -158,6 +160,9 @@ impl Drain {
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
+            if std::mem::take(&mut self.is_early) {
+                ready!(end.poll_readable(cx)).map_err(Trouble::Failed)?;
+            }
             let buffer = match &mut self.keep {
                 Keep::Lines(lines) if lines.has_line() => return Poll::Pending,
                 Keep::Lines(lines) => lines.room(),
@@ -165,7 +170,7 @@ impl Drain {
             };
             let start = buffer.len();
             make_room(buffer, self.limit);
-            let count = ready!(descriptors::poll_read(end, cx, buffer)).map_err(Trouble::Failed)?;
+            let count = ready!(end.poll_read(cx, buffer)).map_err(Trouble::Failed)?;
             if let Some(tee) = &mut self.tee {
                 tee.pass_on(&buffer[start..]);
             }
@@ -174,11 +179,6 @@ impl Drain {
                 continue;
             }
             turn += count;
-            self.total += count;
-            if self.total > LARGE && !self.is_enlarged {
-                self.is_enlarged = true;
-                descriptors::enlarge(end);
-            }
             self.enforce_limit()?;
         }
     }
@@ -213,7 +213,7 @@ impl Drain {
             };
             let start = buffer.len();
             make_room(buffer, self.limit);
-            let Poll::Ready(read) = descriptors::poll_read(end, cx, buffer) else { return Ok(true) };
+            let Poll::Ready(read) = end.poll_read(cx, buffer) else { return Ok(true) };
             let count = read.map_err(Trouble::Failed)?;
             if count == 0 {
                 return Ok(false);
@@ -385,6 +385,7 @@ impl Tee {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sys::descriptors;
     use futures_lite::future;
     use std::fs::File;
 

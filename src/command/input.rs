@@ -8,7 +8,7 @@ use std::task::{Context, Poll, ready};
 use futures_io::AsyncRead;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::sys::descriptors::{self, PipeEnd};
+use crate::sys::descriptors::PipeEnd;
 
 /// Input that fills more than an ordinary pipe gets a larger one at once.
 const ORDINARY_PIPE: usize = 64 * 1024;
@@ -82,7 +82,7 @@ impl Feed {
         let source = match supply {
             Supply::Bytes(bytes) => {
                 if bytes.len() > ORDINARY_PIPE {
-                    descriptors::enlarge(&end);
+                    end.enlarge();
                 }
                 Source::Bytes(bytes)
             }
@@ -120,7 +120,7 @@ impl Feed {
                 return Poll::Pending;
             }
             // Any failure to write means that nobody reads any more, which is the child's right.
-            let Ok(count) = ready!(descriptors::poll_write(&self.end, cx, pending)) else {
+            let Ok(count) = ready!(self.end.poll_write(cx, pending)) else {
                 return Poll::Ready(Ok(()));
             };
             self.written += count;

@@ -78,6 +78,11 @@ impl Clock {
         // A time that is too long to be added up never comes.
         Clock { started, deadline: command.timeout.and_then(|time| started.checked_add(time)) }
     }
+
+    pub(super) fn start_timed_out(self) -> Error {
+        let message = format!("timed out after {:.1?}, while it was being started", self.started.elapsed());
+        Error::new(ErrorKind::TimedOut, message)
+    }
 }
 
 /// A command that is being started.
@@ -102,7 +107,7 @@ impl Spawn {
             if command.tee {
                 return Err(refused("tee"));
             }
-            let launched = launch(&command, Unsaid::Inherit, Until::Execution).await?;
+            let launched = Box::pin(launch(&command, Unsaid::Inherit, Until::Execution)).await?;
             Ok(Child::new(launched, handed_over(command)))
         }))
     }
@@ -131,8 +136,8 @@ pub(super) async fn launch(command: &Arc<Command>, unsaid: Unsaid, until: Until)
         if can_be_begun(command) {
             if let Some(launched) = begin_here(command, unsaid, until, clock, &line) {
                 return match until {
-                    Until::End => Ok(launched),
-                    Until::Execution => executed(launched, command).await,
+                    Until::End => launched,
+                    Until::Execution => executed(launched?, command).await,
                 };
             }
         }
@@ -146,9 +151,7 @@ pub(super) async fn launch(command: &Arc<Command>, unsaid: Unsaid, until: Until)
             Some(deadline) => {
                 future::or(started, async {
                     Timer::at(deadline).await;
-                    let message =
-                        format!("timed out after {:.1?}, while it was being started", clock.started.elapsed());
-                    Err(Error::new(ErrorKind::TimedOut, message))
+                    Err(clock.start_timed_out())
                 })
                 .await
             }
@@ -172,7 +175,10 @@ fn can_be_begun(command: &Command) -> bool {
 /// A child that was begun, once it runs its program.
 async fn executed(mut launched: Launched, command: &Arc<Command>) -> Result<Launched> {
     let Some(outcome) = launched.outcome.take() else { return Ok(launched) };
-    outcome.left().await.map_err(|error| Error::io("could not be awaited while it was started", error))?;
+    outcome
+        .left(background::a_while)
+        .await
+        .map_err(|error| Error::io("could not be awaited while it was started", error))?;
     match outcome.refusal() {
         None => Ok(launched),
         Some(refusal) => {
@@ -228,8 +234,15 @@ fn launch_here(command: &Command, unsaid: Unsaid, clock: Clock, line: Arc<str>) 
     Ok(pipes.launched(leash, clock, line, switch, None))
 }
 
-/// Starts the command without waiting for anything, where that can be done; otherwise nothing was done.
-fn begin_here(command: &Command, unsaid: Unsaid, until: Until, clock: Clock, line: &Arc<str>) -> Option<Launched> {
+/// Starts the command without waiting for anything, where that can be done. `None` where it can't, or is refused: then
+/// nothing was done, and what is wrong will show off-thread.
+fn begin_here(
+    command: &Command,
+    unsaid: Unsaid,
+    until: Until,
+    clock: Clock,
+    line: &Arc<str>,
+) -> Option<Result<Launched>> {
     validate(command).ok()?;
     let programs = match &command.program {
         Program::Found(path) => vec![path.clone()],
@@ -242,13 +255,18 @@ fn begin_here(command: &Command, unsaid: Unsaid, until: Until, clock: Clock, lin
     let blueprint = pipes.blueprint(command, unsaid, first.clone(), argv(command), environment, None).ok()?;
     let mut outcome = None;
     let start = || {
-        let (handle, its_outcome) = sys::begin(&blueprint, others, until == Until::Execution)?;
-        outcome = Some(its_outcome);
-        Some(Process::child(handle, false, Arc::clone(line)))
+        let begun = sys::begin(&blueprint, others, until == Until::Execution)?;
+        Some(match begun {
+            Ok((handle, its_outcome)) => {
+                outcome = Some(its_outcome);
+                Ok(Process::child(handle, false, Arc::clone(line)))
+            }
+            Err(refusal) => Err(lookup::explain(refusal, &blueprint.program, blueprint.directory.as_deref())),
+        })
     };
     let leash = Leash::begin(start, command.shutdown)?;
     drop(blueprint);
-    Some(pipes.launched(leash, clock, Arc::clone(line), None, outcome))
+    Some(leash.map(|leash| pipes.launched(leash, clock, Arc::clone(line), None, outcome)))
 }
 
 /// Refuses what the system would misunderstand, by name.

@@ -30,7 +30,7 @@ impl<T> Run<T> {
     {
         let command = Arc::new(command.clone());
         Run::of(async move {
-            let capture = Capture::start(command, unsaid, Streaming::Nothing).await?;
+            let capture = Box::new(Capture::start(command, unsaid, Streaming::Nothing).await?);
             conclude(capture.finish().await?)
         })
     }

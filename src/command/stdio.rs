@@ -118,7 +118,7 @@ macro_rules! pipe_end {
 
         impl std::os::fd::AsFd for $name {
             fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
-                self.0.get_ref().as_fd()
+                self.0.as_fd()
             }
         }
     };
@@ -149,7 +149,7 @@ macro_rules! reads {
     ($($name:ident)+) => {
         $(impl AsyncRead for $name {
             fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
-                descriptors::poll_read_slice(&self.0, cx, buffer)
+                self.0.poll_read_slice(cx, buffer)
             }
         })+
     };
@@ -159,7 +159,7 @@ reads! { ChildStdout ChildStderr }
 
 impl AsyncWrite for ChildStdin {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        descriptors::poll_write(&self.0, cx, bytes)
+        self.0.poll_write(cx, bytes)
     }
 
     /// A pipe keeps nothing back.

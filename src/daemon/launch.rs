@@ -272,7 +272,7 @@ async fn listen(stderr: &PipeEnd, said: &mut Vec<u8>) {
     std::future::poll_fn(|cx| {
         loop {
             said.reserve(4096);
-            match std::task::ready!(descriptors::poll_read(stderr, cx, said)) {
+            match std::task::ready!(stderr.poll_read(cx, said)) {
                 Ok(count) if count > 0 => {
                     let excess = said.len().saturating_sub(TAIL);
                     said.drain(..excess);

@@ -47,9 +47,9 @@ impl Leash {
     }
 
     /// The same for who may find that there is another way to go.
-    pub(crate) fn begin(start: impl FnOnce() -> Option<Process>, shutdown: Shutdown) -> Option<Leash> {
+    pub(crate) fn begin(start: impl FnOnce() -> Option<Result<Process>>, shutdown: Shutdown) -> Option<Result<Leash>> {
         let _starting = starting()?;
-        start().map(|process| Leash::stopping(process, shutdown))
+        Some(start()?.map(|process| Leash::stopping(process, shutdown)))
     }
 
     pub(crate) fn process(&self) -> &Process {

@@ -82,7 +82,9 @@ async fn carry_out(
     if let Some(deputy) = process.0.deputy.clone() {
         return carry_out_with(&*deputy, &process, tree, shutdown, held, pending, trace).await;
     }
-    if shutdown.signal != Signal::KILL {
+    // A child on its way to its program has none yet that could be asked; and ended by a signal that dumps its core, it would
+    // dump the memory that is still ours as well.
+    if shutdown.signal != Signal::KILL && !process.0.handle.is_on_its_way() {
         tree.ask(shutdown.signal).await;
         drop(held);
         if ends_before(&mut tree, grace(shutdown)).await? {

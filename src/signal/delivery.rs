@@ -26,6 +26,7 @@ use crate::signal::Signal;
 use crate::signal::info::SignalInfo;
 use crate::sys::dispositions;
 use crate::sys::dispositions::Ignored;
+use crate::sys::relay::Relay;
 use crate::sys::signals;
 
 /// The read end of the socket that the handler wakes us by.
@@ -38,6 +39,7 @@ pub(super) struct Delivery {
     arrivals: Option<OwningSignalIterator<Wakes, WithRawSiginfo>>,
     /// Kept open until the handler is unregistered, because it writes to the other end.
     wakes: Option<Wakes>,
+    relay: Relay,
 }
 
 impl Delivery {
@@ -54,7 +56,7 @@ impl Delivery {
         let arrivals = OwningSignalIterator::new(delivery);
         let listens = dispositions::listen(signal.as_raw(), ignored, || registration.add_signal(signal.as_raw()))?;
         // From here on, dropping it counts the listener out.
-        Ok(listens.then(|| Delivery { signal, arrivals: Some(arrivals), wakes: Some(wakes) }))
+        Ok(listens.then(|| Delivery { signal, arrivals: Some(arrivals), wakes: Some(wakes), relay: Relay::new() }))
     }
 
     pub(super) fn signal(&self) -> Signal {
@@ -64,7 +66,8 @@ impl Delivery {
     /// The next arrival.
     pub(super) fn poll(&mut self, context: &mut Context<'_>) -> Poll<io::Result<SignalInfo>> {
         let Some(arrivals) = &mut self.arrivals else { return Poll::Pending };
-        match arrivals.poll_signal(&mut |wakes| was_woken(wakes, context)) {
+        let mut context = Context::from_waker(self.relay.waker(context));
+        match arrivals.poll_signal(&mut |wakes| was_woken(wakes, &mut context)) {
             PollResult::Signal(info) => Poll::Ready(Ok(SignalInfo::new(self.signal, signals::origin(&info)))),
             PollResult::Pending => Poll::Pending,
             PollResult::Closed => Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into())),

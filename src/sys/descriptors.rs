@@ -3,20 +3,28 @@
 use std::io;
 use std::mem::ManuallyDrop;
 use std::ops::Deref;
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::panic::{self, AssertUnwindSafe};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 
 use async_io::Async;
 use rustix::io::Errno;
 
+use crate::sys::relay::Relay;
 use crate::sys::threads;
 
 /// What the platform calls an open file.
 pub(crate) type Descriptor = OwnedFd;
 
 /// Our end of a pipe to a child, ready for use in a future.
-pub(crate) type PipeEnd = Watched;
+#[derive(Debug)]
+pub(crate) struct PipeEnd {
+    watched: Watched,
+    /// How much has gone through, up to what makes it large.
+    carried: AtomicUsize,
+    relay: Relay,
+}
 
 /// A descriptor that futures can wait for.
 ///
@@ -61,6 +69,9 @@ impl Drop for Watched {
     }
 }
 
+/// What makes a stream a large one.
+const LARGE: usize = 128 * 1024;
+
 /// The size that pipes are enlarged to: the most that Linux grants an unprivileged user (pipe(7)).
 #[cfg(target_os = "linux")]
 const LARGE_PIPE: usize = 1024 * 1024;
@@ -83,30 +94,69 @@ pub(crate) fn pipe() -> io::Result<(Descriptor, Descriptor)> {
 
 /// Turns our end of a pipe into one that futures can wait for.
 pub(crate) fn register(end: Descriptor) -> io::Result<PipeEnd> {
-    Async::new(end).map(Watched::owned_here)
+    let watched = Async::new(end).map(Watched::owned_here)?;
+    Ok(PipeEnd { watched, carried: AtomicUsize::new(0), relay: Relay::new() })
 }
 
 /// Turns our end of a pipe back into one that a child can use as its own: blocking.
 pub(crate) fn unregister(end: PipeEnd) -> io::Result<Descriptor> {
-    let mut end = ManuallyDrop::new(end);
+    let mut end = ManuallyDrop::new(end.watched);
     // SAFETY: taken once, because the drop that would take it again does not run.
     let end = unsafe { ManuallyDrop::take(&mut end.descriptor) }.into_inner()?;
     rustix::io::ioctl_fionbio(&end, false)?;
     Ok(end)
 }
 
-/// Reads into the spare capacity of `buffer`, of which there must be some. 0 is the end of the stream.
-pub(crate) fn poll_read(end: &PipeEnd, cx: &mut Context<'_>, buffer: &mut Vec<u8>) -> Poll<io::Result<usize>> {
-    poll(|| rustix::io::read(end.get_ref(), rustix::buffer::spare_capacity(buffer)), || end.poll_readable(cx))
-}
+impl PipeEnd {
+    pub(crate) fn as_fd(&self) -> BorrowedFd<'_> {
+        self.watched.get_ref().as_fd()
+    }
 
-pub(crate) fn poll_read_slice(end: &PipeEnd, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
-    poll(|| rustix::io::read(end.get_ref(), &mut *buffer), || end.poll_readable(cx))
-}
+    /// Waits for something to read, or the end.
+    pub(crate) fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.watched.poll_readable(&mut Context::from_waker(self.relay.waker(cx)))
+    }
 
-/// Writes as much as there is room for.
-pub(crate) fn poll_write(end: &PipeEnd, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-    poll(|| rustix::io::write(end.get_ref(), bytes), || end.poll_writable(cx))
+    fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.watched.poll_writable(&mut Context::from_waker(self.relay.waker(cx)))
+    }
+
+    /// Reads into the spare capacity of `buffer`, of which there must be some. 0 is the end of the stream.
+    pub(crate) fn poll_read(&self, cx: &mut Context<'_>, buffer: &mut Vec<u8>) -> Poll<io::Result<usize>> {
+        let read = || rustix::io::read(self.as_fd(), rustix::buffer::spare_capacity(buffer));
+        self.count(poll(read, || self.poll_readable(cx)))
+    }
+
+    pub(crate) fn poll_read_slice(&self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+        self.count(poll(|| rustix::io::read(self.as_fd(), &mut *buffer), || self.poll_readable(cx)))
+    }
+
+    /// Writes as much as there is room for.
+    pub(crate) fn poll_write(&self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.count(poll(|| rustix::io::write(self.as_fd(), bytes), || self.poll_writable(cx)))
+    }
+
+    /// A pipe that proves to carry much gets more room: what costs is not the copying but the wake-up for every pipe full.
+    fn count(&self, moved: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if let Poll::Ready(Ok(count)) = moved {
+            let before = self.carried.load(Ordering::Relaxed);
+            if before <= LARGE {
+                // One task at a time uses it; a lost sum would only be late.
+                self.carried.store(before + count, Ordering::Relaxed);
+                if before + count > LARGE {
+                    self.enlarge();
+                }
+            }
+        }
+        moved
+    }
+
+    /// Gives it much more room. A refusal changes nothing but the speed: the user's share of pipe memory may be used up, or
+    /// the descriptor may not be a pipe.
+    pub(crate) fn enlarge(&self) {
+        #[cfg(target_os = "linux")]
+        let _ = rustix::pipe::fcntl_setpipe_size(self.as_fd(), LARGE_PIPE);
+    }
 }
 
 /// The call first, and only then the wait for readiness: most of the time something is there already.
@@ -121,15 +171,6 @@ fn poll(
             result => return Poll::Ready(Ok(result?)),
         }
     }
-}
-
-/// Gives a pipe that carries much more room. A refusal changes nothing but the speed: the user's share of pipe
-/// memory may be used up, or the descriptor may not be a pipe.
-pub(crate) fn enlarge(end: &PipeEnd) {
-    #[cfg(target_os = "linux")]
-    let _ = rustix::pipe::fcntl_setpipe_size(end.get_ref(), LARGE_PIPE);
-    #[cfg(not(target_os = "linux"))]
-    let _ = end;
 }
 
 /// A second descriptor for the same open file.

@@ -3,16 +3,20 @@
 //! pidfd_open(2) and `waitid(P_PIDFD)` need Linux 5.4, `PIDFD_GET_INFO` with exit status 6.15, the group flag of
 //! pidfd_send_signal(2) 6.9; what is missing is asked of the kernel each time, because only it knows.
 
+use std::future::poll_fn;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
+use std::pin::pin;
 use std::process::ExitStatus;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
+use std::task::Poll;
 
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions, WaitIdStatus};
 
+use crate::sys::Stay;
 use crate::sys::descriptors::Watched;
 use crate::sys::{Exit, proc};
 
@@ -24,9 +28,11 @@ pub(crate) struct Pidfd {
     /// Held while the end is looked for, and while a signal relies on the end not being known yet.
     exit: Mutex<Option<Exit>>,
     keeps_epitaph: AtomicBool,
-    epitaph: OnceLock<proc::Epitaph>,
+    epitaph: OnceLock<Box<proc::Epitaph>>,
     /// Nobody has looked for its end yet, which is sure to be still ahead.
     is_just_begun: AtomicBool,
+    /// Where it is until it executes its program.
+    stay: Option<Stay>,
 }
 
 /// Whether the status is ours to take.
@@ -89,6 +95,7 @@ impl Pidfd {
             keeps_epitaph: AtomicBool::new(false),
             epitaph: OnceLock::new(),
             is_just_begun: AtomicBool::new(false),
+            stay: None,
         })
     }
 
@@ -122,14 +129,22 @@ impl Pidfd {
             keeps_epitaph: AtomicBool::new(false),
             epitaph: OnceLock::new(),
             is_just_begun: AtomicBool::new(false),
+            stay: None,
         })
     }
 
-    /// Spares the first wait a look that would come too early.
-    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "other spawns take until the program runs"))]
-    pub(crate) fn just_begun(mut self) -> Pidfd {
-        *self.is_just_begun.get_mut() = true;
+    /// A child that goes to its program while we go on. Nobody has looked for its end when it is `unseen`: the first wait
+    /// is spared a look that would come too early.
+    #[cfg(all(target_arch = "x86_64", not(deluxe_process_force_posix_spawn)))]
+    pub(super) fn on_its_way(mut self, stay: Stay, unseen: bool) -> Pidfd {
+        *self.is_just_begun.get_mut() = unseen;
+        self.stay = Some(stay);
         self
+    }
+
+    /// Whether it may not execute its program yet.
+    pub(crate) fn is_on_its_way(&self) -> bool {
+        self.stay.is_some_and(|stay| !stay.is_over())
     }
 
     pub(crate) fn id(&self) -> u32 {
@@ -150,7 +165,7 @@ impl Pidfd {
     }
 
     pub(crate) fn epitaph(&self) -> Option<proc::Epitaph> {
-        self.epitaph.get().cloned()
+        self.epitaph.get().map(|epitaph| (**epitaph).clone())
     }
 
     /// Looks at the child if it has ended; whether there is anything left to look at.
@@ -162,7 +177,7 @@ impl Pidfd {
         let epitaph = proc::epitaph(self.pid);
         // Unreaped before and after, so what was read was its own.
         if let (Some(epitaph), Some(())) = (epitaph, is_zombie()?) {
-            let _ = self.epitaph.set(epitaph);
+            let _ = self.epitaph.set(Box::new(epitaph));
         }
         Ok(Some(()))
     }
@@ -242,22 +257,26 @@ impl Pidfd {
     }
 
     pub(crate) async fn exit(&self) -> io::Result<Exit> {
-        if self.is_just_begun.swap(false, Ordering::Relaxed) {
-            self.fd.readable().await?;
-        }
-        loop {
-            if let Some(exit) = self.try_exit()? {
-                return Ok(exit);
-            }
-            self.fd.readable().await?;
-        }
+        self.until(|| if self.is_just_begun.swap(false, Ordering::Relaxed) { Ok(None) } else { self.try_exit() }).await
     }
 
     pub(crate) async fn ended(&self) -> io::Result<()> {
-        while !self.has_ended()? {
-            self.fd.readable().await?;
+        self.until(|| Ok(self.has_ended()?.then_some(()))).await
+    }
+
+    /// Looks each time it is polled, and not only when async-io calls the pidfd readable: an event that comes amid the turn
+    /// of the reactor in which it was asked for wakes the task, but counts as an older one, and would cost another turn.
+    async fn until<T>(&self, mut look: impl FnMut() -> io::Result<Option<T>>) -> io::Result<T> {
+        loop {
+            let mut readable = pin!(self.fd.readable());
+            let looked = poll_fn(|cx| match look() {
+                Ok(None) => readable.as_mut().poll(cx).map_ok(|()| None),
+                result => Poll::Ready(result),
+            });
+            if let Some(found) = looked.await? {
+                return Ok(found);
+            }
         }
-        Ok(())
     }
 
     pub(crate) fn signal(&self, signal: i32) -> io::Result<bool> {

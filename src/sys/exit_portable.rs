@@ -120,6 +120,16 @@ fn streams(blueprint: &Blueprint) -> io::Result<[process::Stdio; 3]> {
 /// Groups first, while there is still the right to set them, then the group, then the user.
 fn become_identity(identity: &Identity) -> io::Result<()> {
     let check = |result: libc::c_int| if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) };
+    // A keyring of its own: who has the session's possesses root's keys, whatever his ids (session-keyring(7)).
+    #[cfg(target_os = "linux")]
+    // SAFETY: keyctl(2) with a null for a keyring without a name.
+    if unsafe { libc::syscall(libc::SYS_keyctl, crate::sys::KEYCTL_JOIN_SESSION_KEYRING, 0) } < 0 {
+        let error = io::Error::last_os_error();
+        // There are none, for anybody.
+        if !matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EPERM)) {
+            return Err(error);
+        }
+    }
     // The type of the count differs between platforms.
     let count = identity.groups.len() as _;
     // SAFETY: an array of the given length.

@@ -1,6 +1,7 @@
 //! An exec that does not come back, as on a dead network mount.
 
 use std::fs::{self, File};
+use std::time::Duration;
 
 use deluxe_process::Command;
 use futures_lite::future;
@@ -40,6 +41,9 @@ pub(crate) fn exec(executor: Executor) {
             for _ in 0..20 {
                 assert_eq!(Command::new("echo").arg("hi").read().await.unwrap(), "hi");
             }
+            // A time that is over amid the exec does not wait for what hangs there.
+            let error = command.clone().timeout(Duration::from_millis(50)).output().await.unwrap_err();
+            assert!(error.is_timeout() && error.pid().is_none(), "{error:?}");
             // Who loses patience is free at once, and what starts later is stopped.
             for _ in 0..3 {
                 let mut run = command.read();

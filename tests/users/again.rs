@@ -35,6 +35,7 @@ pub(crate) fn act_as_child() -> Option<ExitCode> {
                 .unwrap_err();
             println!("{:?} {error}", error.kind());
         }
+        "keys" => crate::keys::show(&args.next()?),
         "dumpable-without-zombies" => crate::native::become_others(&args.next()?),
         "native-without-rights" => {
             let mut command = deluxe_process::Command::new("id");
@@ -109,6 +110,11 @@ pub(crate) fn becoming_others_without_zombies(account: &Account) -> Output {
     let mut command = Command::new("sh");
     command.args(["-c", "trap '' CHLD; exec \"$@\"", "sh", PROGRAM, MARK, "dumpable-without-zombies", &account.name]);
     command.stdin(itself()).output().unwrap()
+}
+
+/// What root and the account see of a key that root keeps in its session, in a process with a session of its own.
+pub(crate) fn keys_of_a_session(account: &Account) -> Output {
+    Command::new(PROGRAM).args([MARK, "keys", &account.name]).stdin(itself()).output().unwrap()
 }
 
 /// This program as an open file: its path may lead through directories that another user can't enter.

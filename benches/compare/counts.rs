@@ -1,0 +1,148 @@
+//! What a spawn takes of this process, counted and not timed: system calls by strace(1), instructions by valgrind(1).
+//!
+//! A role of this program spawns so many times, and none at all; the difference is what the spawns took. Only threads of
+//! the role are counted: what a child does before its exec is its own.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use crate::children;
+use crate::executors::{Tokio, block_on};
+use crate::harness::pair;
+use crate::record::Unit::Count;
+use crate::roles;
+use crate::session::{Session, folder};
+
+const CONTENDERS: [&str; 4] = ["ours", "async-process", "tokio ct", "std"];
+
+/// The kinds of work, and how many system calls each may take.
+const KINDS: [(&str, &str, f64); 3] =
+    [("spawn", "spawn and a wait", 9.0), ("status", "`status()`", 9.0), ("output", "`output()`", 26.0)];
+
+pub(crate) fn run(session: &Session) {
+    if children::ending().is_none() {
+        return session.skip("counts: their child is written for x86-64 alone");
+    }
+    for (kind, shown, goal) in KINDS.into_iter().take(session.size(KINDS.len(), 1)) {
+        if let Some(counts) = all(session, kind, system_calls) {
+            report(session, &format!("system calls: {shown}"), &counts, Some(goal));
+        }
+        if let Some(counts) = all(session, kind, instructions) {
+            report(session, &format!("instructions in user space: {shown}"), &counts, None);
+        }
+    }
+}
+
+type Counter = fn(&str, &str, usize) -> Result<f64, String>;
+
+/// What each contender takes for one.
+fn all(session: &Session, kind: &str, count: Counter) -> Option<Vec<f64>> {
+    let many = session.size(200, 20);
+    let one = |contender: &&str| Ok((count(contender, kind, many)? - count(contender, kind, 0)?) / many as f64);
+    let counts: Result<Vec<f64>, String> = CONTENDERS.iter().map(one).collect();
+    counts.map_err(|why| session.skip(&format!("counts of a {kind}: {why}"))).ok()
+}
+
+fn report(session: &Session, case: &str, counts: &[f64], goal: Option<f64>) {
+    let ours = &counts[..1];
+    for (peer, count) in CONTENDERS.iter().zip(counts).skip(1) {
+        session.send(case, Count, ("ours", peer), pair(ours, &[*count]), None);
+    }
+    if let Some(goal) = goal {
+        session.send(case, Count, ("ours", crate::record::THE_GOAL), pair(ours, &[goal]), Some(1.0));
+    }
+}
+
+/// Runs the role under a tool that writes files below a folder of its own, which is empty before.
+fn traced(tool: &[&str], argv: &[String]) -> Result<(), String> {
+    let mut command = Command::new(tool[0]);
+    command.args(&tool[1..]).args(argv).stdin(Stdio::null()).stdout(Stdio::null());
+    let output = command.output().map_err(|error| format!("{}: {error}", tool[0]))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    Err(format!("{}: {}: {}", tool[0], output.status, said.lines().last().unwrap_or_default()))
+}
+
+fn empty_folder(name: &str) -> PathBuf {
+    let path = folder().join(name);
+    let _ = fs::remove_dir_all(&path);
+    fs::create_dir_all(&path).expect("`target` is ours");
+    path
+}
+
+fn role(contender: &str, kind: &str, count: usize) -> Vec<String> {
+    roles::argv("count", &[contender, kind, &count.to_string()])
+}
+
+/// strace writes a file for each thread. One that shows an exec is a child's, unless it shows the beginning of the role.
+fn system_calls(contender: &str, kind: &str, count: usize) -> Result<f64, String> {
+    let traces = empty_folder("strace");
+    let prefix = traces.join("of").display().to_string();
+    let argv = role(contender, kind, count);
+    traced(&["strace", "-ff", "-qq", "-e", "signal=none", "-o", &prefix], &argv)?;
+    let mut total = 0;
+    for path in files(&traces) {
+        let text = fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+        let is_exec = |line: &&str| line.starts_with("execve(");
+        let is_a_child = text.lines().find(is_exec).is_some_and(|line| !line.contains(roles::ROLE));
+        if !is_a_child {
+            total += text.lines().filter(|line| is_a_call(line)).count();
+        }
+    }
+    Ok(total as f64)
+}
+
+/// A call that a signal has interrupted and the kernel begins again is one, and an exit is none.
+fn is_a_call(line: &str) -> bool {
+    !line.starts_with("+++") && !line.starts_with("---") && !line.contains(" = ? ERESTART")
+}
+
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).expect("the folder is ours");
+    entries.map(|entry| entry.expect("it can be read").path()).collect()
+}
+
+/// callgrind says how many instructions the role has executed, in user space and on all threads.
+fn instructions(contender: &str, kind: &str, count: usize) -> Result<f64, String> {
+    let files_of = empty_folder("callgrind");
+    let out = format!("--callgrind-out-file={}", files_of.join("out").display());
+    traced(&["valgrind", "--tool=callgrind", "--trace-children=no", &out], &role(contender, kind, count))?;
+    let mut total = 0.0;
+    for path in files(&files_of) {
+        let text = fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+        let line = text.lines().find_map(|line| line.strip_prefix("summary: ").or(line.strip_prefix("totals: ")));
+        total += line.and_then(|line| line.trim().parse::<f64>().ok()).ok_or("callgrind: there is no sum")?;
+    }
+    Ok(total)
+}
+
+/// The role: spawns some to be warm, and then as many as said.
+pub(crate) fn spawn(contender: &str, kind: &str, count: usize) {
+    let program = children::ending().expect("there is a child");
+    let tokio = Tokio::new();
+    for _ in 0..20 + count {
+        match (contender, kind) {
+            ("ours", "spawn") => block_on(async {
+                deluxe_process::Command::new(&program).spawn().await.unwrap().wait().await.unwrap();
+            }),
+            ("ours", "status") => drop(block_on(deluxe_process::Command::new(&program).status()).unwrap()),
+            ("ours", "output") => drop(block_on(deluxe_process::Command::new(&program).output()).unwrap()),
+            ("async-process", "spawn" | "status") => block_on(async {
+                async_process::Command::new(&program).spawn().unwrap().status().await.unwrap();
+            }),
+            ("async-process", "output") => drop(block_on(async_process::Command::new(&program).output()).unwrap()),
+            ("tokio ct", "spawn" | "status") => tokio.current(async {
+                tokio::process::Command::new(&program).spawn().unwrap().wait().await.unwrap();
+            }),
+            ("tokio ct", "output") => tokio.current(async {
+                tokio::process::Command::new(&program).output().await.unwrap();
+            }),
+            ("std", "spawn" | "status") => drop(std::process::Command::new(&program).spawn().unwrap().wait().unwrap()),
+            ("std", "output") => drop(std::process::Command::new(&program).output().unwrap()),
+            other => panic!("there is no contender {other:?}"),
+        }
+    }
+}
