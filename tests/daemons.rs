@@ -311,6 +311,7 @@ fn cases() -> Vec<Case> {
         Root,
         [
             the_users_own_hands_reach_nothing,
+            somebody_else_behind_the_lock,
             a_hostile_directory_of_the_pidfile,
             first_one_user_then_another,
             directories_and_files_are_the_users,

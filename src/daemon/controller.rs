@@ -82,7 +82,8 @@ impl<D: Daemon> Controller<D> {
         let becoming = self.becoming().await?.map(Arc::new);
         loop {
             match self.claim(becoming.clone()).await? {
-                Claimed::Ours(claim, stages) => {
+                Claimed::Ours(ours) => {
+                    let (claim, stages) = *ours;
                     // What was spent on waiting for others counts.
                     let time = self.settings.start_timeout.saturating_sub(begun.elapsed());
                     let pid = launch(claim, stages, &self.settings, &arguments, time).await?;
@@ -172,10 +173,10 @@ impl<D: Daemon> Controller<D> {
                         Ok(claim) => {
                             let claim = match becoming {
                                 Some(becoming) => claim.for_another(becoming)?,
-                                None => claim,
+                                None => claim.for_ourselves()?,
                             };
                             let stages = Stages::begin(&claim, &settings)?;
-                            return Ok(Claimed::Ours(claim, stages));
+                            return Ok(Claimed::Ours(Box::new((claim, stages))));
                         }
                         Err(other) => other,
                     },
@@ -200,7 +201,7 @@ impl<D: Daemon> Controller<D> {
 }
 
 enum Claimed {
-    Ours(Claim, Stages),
+    Ours(Box<(Claim, Stages)>),
     Running(u32),
     Between,
 }
@@ -267,7 +268,7 @@ impl<D> Controller<D> {
     /// | environment | `HOME`, `USER`, `LOGNAME`, `SHELL` of the user, a `PATH` of the system's directories, and what [`environment`](Controller::environment) adds; nothing of root's |
     /// | working directory, log file | entered and opened as the user |
     /// | directory, lock | root's, as without a user: all of root's controllers mean the same daemon, whether they name its user or not, and the user's own can't open them |
-    /// | pidfile | `NAME/NAME.pid` in the directory, and `NAME` there is a directory of the user's; a [`pidfile`](Controller::pidfile) elsewhere is the daemon's to write and remove, so its directory has to be the user's, and what a killed daemon leaves there stays until the next start |
+    /// | pidfile | `NAME.run/NAME.pid` in the directory, and `NAME.run` there is a directory of the user's; a [`pidfile`](Controller::pidfile) elsewhere is the daemon's to write and remove, so its directory has to be the user's, and what a killed daemon leaves there stays until the next start |
     /// | program | this one; the user has to be allowed to execute its file, wherever it is |
     /// | a controller in the daemon itself | answers as ever |
     ///
@@ -536,8 +537,13 @@ impl<D> Controller<D> {
                     Err(error) if error.is_not_found() => return Ok((standing, None)),
                     Err(error) => return Err(error),
                 };
-                let is_same = look(&settings)? == standing;
-                Ok((standing, is_same.then_some(process)))
+                let files = settings.place(settings.names_another_user())?.open_others_to_look()?;
+                let checked = files.map_or(Ok(()), |files| files.check_user(pid));
+                if look(&settings)? != standing {
+                    return Ok((standing, None));
+                }
+                checked?;
+                Ok((standing, Some(process)))
             })
             .await
     }

@@ -2,8 +2,12 @@
 //!
 //! The file `NAME.lock` is never deleted, and has two locked bytes: the launch lock, which whoever starts the daemon takes and
 //! hands over to it, and the identity lock, which the daemon takes when it is ready. The kernel says who holds the latter,
-//! so a recycled number, a fork that outlived its daemon, or another namespace can't pretend. A daemon that runs as another
-//! user than its starter has no right to the path, and needs none: it has the descriptor.
+//! so a recycled number, a fork that outlived its daemon, or another namespace can't be taken for it by mistake. By design
+//! they can: a process that shares its table of descriptors with the daemon keeps the lock, and the number that goes with it,
+//! beyond the daemon's end. Who has the daemon in his hands to do that may signal all that its user may, and root, who may
+//! signal more, therefore also asks whose the process is.
+//!
+//! A daemon that runs as another user than its starter has no right to the path, and needs none: it has the descriptor.
 //!
 //! | launch lock | identity lock | the daemon |
 //! |---|---|---|
@@ -27,6 +31,7 @@ use rustix::io::Errno;
 use crate::daemon::pidfile;
 use crate::error::{Error, ErrorKind, Result};
 use crate::sys::locks::{self, Holder};
+use crate::sys::proc;
 use crate::users::becoming::Becoming;
 
 /// Where a daemon's files are, by path; nothing has been looked at yet.
@@ -105,7 +110,7 @@ impl Place {
         let name = pidfile::file_name(&self.stem);
         match &self.pidfile {
             Some(path) => path.clone(),
-            None if self.is_another_users => self.directory.join(&self.stem).join(name),
+            None if self.is_another_users => self.directory.join(pidfile::directory_name(&self.stem)).join(name),
             None => self.directory.join(name),
         }
     }
@@ -160,6 +165,11 @@ impl Place {
     /// The files of a daemon that may have been started once, to see whether it runs.
     pub(crate) fn open_to_look(&self) -> Result<Option<Files>> {
         self.open_existing(Purpose::Look)
+    }
+
+    /// The same, unless this process is that daemon, which knows itself and must not open its lock file.
+    pub(crate) fn open_others_to_look(&self) -> Result<Option<Files>> {
+        if self.own_standing().is_some() { Ok(None) } else { self.open_to_look() }
     }
 
     /// The same, to claim them.
@@ -252,6 +262,22 @@ fn make_directories(path: &Path) -> io::Result<()> {
 }
 
 impl Files {
+    /// Refuses a process that holds the identity lock and is not of the user whom the daemon runs as. To be asked with the
+    /// process in hand, so that its number stays its own.
+    pub(crate) fn check_user(&self, pid: u32) -> Result<()> {
+        let user = pidfile::another_user(&self.directory, &self.place.stem)
+            .map_err(|error| self.place.failed("could not read whose daemon it is, beside", error))?;
+        let Some(user) = user else { return Ok(()) };
+        match proc::user_ids(pid) {
+            Some(ids) if ids.iter().any(|id| *id != user) => {
+                let what = format!("is locked by process {pid} of user {}, and the daemon is user {user}'s", ids[0]);
+                Err(self.unverifiable(&what).with_pid(pid))
+            }
+            // It has ended, which its handle knows.
+            _ => Ok(()),
+        }
+    }
+
     /// What the locks say, without touching them: a look never disturbs a starter.
     pub(crate) fn standing(&mut self) -> Result<Standing> {
         let holder = self.identity_holder()?;
@@ -444,11 +470,19 @@ impl Files {
 }
 
 impl Claim {
+    /// The same for a daemon that runs as we do.
+    pub(crate) fn for_ourselves(self) -> Result<Claim> {
+        let Files { directory, place, .. } = &self.files;
+        pidfile::unmark_user(directory, &place.stem)
+            .map_err(|error| place.failed("could not say whose daemon it is, beside", error))?;
+        Ok(self)
+    }
+
     /// The same for a daemon that is to run as another user.
     pub(crate) fn for_another(self, becoming: Arc<Becoming>) -> Result<Claim> {
         let Files { directory, place, .. } = &self.files;
         let made = pidfile::make_directory(directory, &place.stem, &becoming.identity).map_err(|error| {
-            let path = place.directory.join(&place.stem);
+            let path = place.directory.join(pidfile::directory_name(&place.stem));
             let (shown, user) = (path.display(), becoming.user.name());
             let why = match error.kind() {
                 io::ErrorKind::DirectoryNotEmpty => "what is there is somebody else's, and not empty",
@@ -458,6 +492,8 @@ impl Claim {
             let message = format!("no directory `{shown}` for a pidfile of the user `{user}`: {why}");
             Error::io(message, error).with_path(path)
         })?;
+        pidfile::mark_user(directory, &place.stem, becoming.identity.uid)
+            .map_err(|error| place.failed("could not say whose daemon it is, beside", error))?;
         Ok(Claim { another: Some((becoming, made)), ..self })
     }
 }

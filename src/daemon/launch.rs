@@ -18,7 +18,7 @@ use futures_lite::future;
 
 use crate::daemon::handshake::{self, Answer, Hello, Orders, STAGE_1, Stage, VERSION, Whom};
 use crate::daemon::identity::Claim;
-use crate::daemon::line::Line;
+use crate::daemon::line::{Carries, Line};
 use crate::daemon::settings::Settings;
 use crate::daemon::stage::SELF;
 use crate::error::{Error, ErrorKind, Result};
@@ -160,8 +160,8 @@ fn begin(name: &'static str, environment: Vec<(OsString, OsString)>) -> Result<(
     let failed = |what: &'static str| {
         move |error: io::Error| Error::io(format!("the daemon could not be started: {what}"), error)
     };
-    let (first_line, for_first) = Line::new().map_err(failed("there is no socket to be had"))?;
-    let (second_line, for_second) = Line::new().map_err(failed("there is no socket to be had"))?;
+    let (first_line, for_first) = Line::new(Carries::Descriptors).map_err(failed("there is no socket to be had"))?;
+    let (second_line, for_second) = Line::new(Carries::Words).map_err(failed("there is no socket to be had"))?;
     let (reader, writer) = descriptors::pipe().map_err(failed("there is no pipe to be had"))?;
     let stderr = descriptors::register(reader).map_err(failed("its pipe could not be prepared"))?;
     let own = std::env::args_os().next().unwrap_or_default();

@@ -15,26 +15,37 @@ use crate::daemon::handshake::{self, Answer};
 use crate::process::Process;
 use crate::sys::handover;
 
-/// No stage sends more with an answer. Another user's may, until we had no descriptors left.
+/// No stage sends more with an answer.
 const MOST_DESCRIPTORS: usize = 1;
 
-pub(crate) struct Line(Async<UnixStream>);
+pub(crate) struct Line {
+    socket: Async<UnixStream>,
+    carries: Carries,
+}
+
+/// What a stage may answer with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Carries {
+    Descriptors,
+    /// From a stage that may be another user's: the last close of a file of his can take as long as he likes.
+    Words,
+}
 
 impl Drop for Line {
     /// For the stage this is the end, also when a bare fork of this process has a copy of the socket. Such a copy must not
     /// do it to the original, though.
     fn drop(&mut self) {
         if background::is_ours() {
-            let _ = self.0.get_ref().shutdown(std::net::Shutdown::Both);
+            let _ = self.socket.get_ref().shutdown(std::net::Shutdown::Both);
         }
     }
 }
 
 impl Line {
     /// Our end, and the stage's.
-    pub(crate) fn new() -> io::Result<(Line, OwnedFd)> {
+    pub(crate) fn new(carries: Carries) -> io::Result<(Line, OwnedFd)> {
         let (ours, theirs) = UnixStream::pair()?;
-        Ok((Line(Async::new(ours)?), theirs.into()))
+        Ok((Line { socket: Async::new(ours)?, carries }, theirs.into()))
     }
 
     pub(crate) async fn send(&self, message: &impl Serialize, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
@@ -43,12 +54,12 @@ impl Line {
 
     pub(crate) async fn send_all(&self, mut bytes: &[u8], mut descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
         while !bytes.is_empty() {
-            match handover::send(self.0.as_fd(), bytes, descriptors) {
+            match handover::send(self.socket.as_fd(), bytes, descriptors) {
                 Ok(count) => {
                     bytes = &bytes[count..];
                     descriptors = &[];
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.0.writable().await?,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.socket.writable().await?,
                 // The peer's own words, or its silence, say more than a broken pipe. It is a reset when the peer has ended
                 // with some of what was sent unread.
                 Err(error) if matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) => {
@@ -72,7 +83,7 @@ impl Line {
             }
             has_ended = has_ended || ending.as_mut().poll(cx).is_ready();
             // What it has said before its end is in the socket by then, and `receiving` is woken for it.
-            if has_ended && !handover::is_readable(self.0.as_fd())? {
+            if has_ended && !handover::is_readable(self.socket.as_fd())? {
                 return Poll::Ready(Ok(None));
             }
             Poll::Pending
@@ -97,10 +108,15 @@ impl Line {
     async fn fill(&self, bytes: &mut [u8], descriptors: &mut Vec<OwnedFd>) -> io::Result<bool> {
         let mut filled = 0;
         while filled < bytes.len() {
-            match handover::receive(self.0.as_fd(), &mut bytes[filled..], descriptors) {
+            let rest = &mut bytes[filled..];
+            let received = match self.carries {
+                Carries::Descriptors => handover::receive(self.socket.as_fd(), rest, descriptors),
+                Carries::Words => handover::receive_bytes(self.socket.as_fd(), rest),
+            };
+            match received {
                 Ok(0) => return Ok(false),
                 Ok(count) => filled += count,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.0.readable().await?,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.socket.readable().await?,
                 Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Ok(false),
                 Err(error) => return Err(error),
             }

@@ -1,12 +1,12 @@
 //! The pidfile: for people and tools, written whole, and never read here.
 //!
 //! It stands beside the lock. Only where root's daemon runs as another user, who may not change what is in root's directory,
-//! it stands in a directory of its own in there, which belongs to that user. He can put there what he likes, so what root
+//! it stands in a directory of its own in there, `NAME.run`, which belongs to that user. He can put there what he likes, so what root
 //! does in it goes through a descriptor of it, and to the daemon's own two names alone: a link is removed, never followed.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
@@ -53,34 +53,71 @@ pub(crate) fn clear_away(directory: &OwnedFd, place: &Place) -> io::Result<()> {
     }
     // A path in a directory that another user can write may lead anywhere by the time root goes it. The next daemon of that
     // user replaces what is there.
-    if place.is_another_users && place.pidfile.is_some() {
+    if place.pidfile.is_some() && (place.is_another_users || another_user(directory, &place.stem)?.is_some()) {
         return Ok(());
     }
     remove(directory, place)
 }
 
+/// The directory for the pidfile of another user's daemon, beside the lock.
+pub(crate) fn directory_name(stem: &str) -> String {
+    format!("{stem}.run")
+}
+
 /// For the starter of another user's daemon: a directory for the pidfile, which belongs to that user.
 pub(crate) fn make_directory(directory: &OwnedFd, stem: &str, user: &Identity) -> io::Result<OwnedFd> {
+    let name = directory_name(stem);
     // What was somebody else's goes, so that nothing of his is handed on; it goes only when it is empty.
-    match rustix::fs::statat(directory, stem, AtFlags::SYMLINK_NOFOLLOW) {
-        Ok(found) if found.st_uid != user.uid => rustix::fs::unlinkat(directory, stem, AtFlags::REMOVEDIR)?,
+    match rustix::fs::statat(directory, &name, AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(found) if found.st_uid != user.uid => rustix::fs::unlinkat(directory, &name, AtFlags::REMOVEDIR)?,
         Ok(_) | Err(Errno::NOENT) => {}
         Err(error) => return Err(error.into()),
     }
-    match rustix::fs::mkdirat(directory, stem, Mode::from_raw_mode(0o700)) {
+    match rustix::fs::mkdirat(directory, &name, Mode::from_raw_mode(0o700)) {
         Ok(()) | Err(Errno::EXIST) => {}
         Err(error) => return Err(error.into()),
     }
-    let made = rustix::fs::openat(directory, stem, OPEN_DIRECTORY | OFlags::NOFOLLOW, Mode::empty())?;
+    let made = rustix::fs::openat(directory, &name, OPEN_DIRECTORY | OFlags::NOFOLLOW, Mode::empty())?;
     rustix::fs::fchown(&made, Some(Uid::from_raw(user.uid)), Some(Gid::from_raw(user.gid)))?;
     // Everybody may look for a pidfile, and only that user may make one.
     rustix::fs::fchmod(&made, Mode::from_raw_mode(0o755))?;
     Ok(made)
 }
 
+/// For the starter of another user's daemon: says beside the lock, where only root can, whom the daemon runs as.
+pub(crate) fn mark_user(directory: &OwnedFd, stem: &str, uid: u32) -> io::Result<()> {
+    unmark_user(directory, stem)?;
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let mark = rustix::fs::openat(directory, mark_name(stem), flags, Mode::from_raw_mode(0o600))?;
+    File::from(mark).write_all(format!("{uid}\n").as_bytes())
+}
+
+/// For the starter of a daemon that runs as its starter does.
+pub(crate) fn unmark_user(directory: &OwnedFd, stem: &str) -> io::Result<()> {
+    remove_one(directory, mark_name(stem).as_ref())
+}
+
+/// Whom the daemon runs as, where that is somebody else than its starter.
+pub(crate) fn another_user(directory: &OwnedFd, stem: &str) -> io::Result<Option<u32>> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let mark = match rustix::fs::openat(directory, mark_name(stem), flags, Mode::empty()) {
+        Err(Errno::NOENT) => return Ok(None),
+        mark => mark?,
+    };
+    let mut text = String::new();
+    File::from(mark).take(16).read_to_string(&mut text)?;
+    // It is empty for a moment, in which there is no daemon yet.
+    Ok(text.trim_end().parse().ok())
+}
+
+fn mark_name(stem: &str) -> String {
+    format!("{stem}.user")
+}
+
 /// The directory that [`make_directory`] once made here. One of our own is something else.
 fn open_another_users(directory: &OwnedFd, stem: &str) -> Option<OwnedFd> {
-    let found = rustix::fs::openat(directory, stem, OPEN_DIRECTORY | OFlags::NOFOLLOW, Mode::empty()).ok()?;
+    let flags = OPEN_DIRECTORY | OFlags::NOFOLLOW;
+    let found = rustix::fs::openat(directory, directory_name(stem), flags, Mode::empty()).ok()?;
     let stat = rustix::fs::fstat(&found).ok()?;
     (stat.st_uid != rustix::process::geteuid().as_raw()).then_some(found)
 }

@@ -78,7 +78,7 @@ impl Settings {
 
     /// Whether root's daemon may be somebody else's, as far as can be told without asking for the account.
     pub(crate) fn names_another_user(&self) -> bool {
-        self.user.is_some() && rustix::process::geteuid().is_root()
+        self.user.as_deref().is_some_and(|user| user != "root") && rustix::process::geteuid().is_root()
     }
 
     fn application_name(&self) -> Result<String> {

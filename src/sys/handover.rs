@@ -45,6 +45,17 @@ pub(crate) fn receive(socket: BorrowedFd<'_>, bytes: &mut [u8], descriptors: &mu
     Ok(received.bytes)
 }
 
+/// Receives some bytes, 0 at the end. Descriptors that come with them are dropped by the kernel, which does not ask the file
+/// system of a stranger about it, as a close would.
+pub(crate) fn receive_bytes(socket: BorrowedFd<'_>, bytes: &mut [u8]) -> io::Result<usize> {
+    loop {
+        match rustix::net::recv(socket, &mut *bytes, RecvFlags::empty()) {
+            Err(rustix::io::Errno::INTR) => {}
+            result => return Ok(result?.0),
+        }
+    }
+}
+
 /// The user who made this socket's other end.
 pub(crate) fn peer_uid(socket: impl AsFd) -> io::Result<u32> {
     Ok(rustix::net::sockopt::socket_peercred(socket)?.uid.as_raw())

@@ -82,6 +82,14 @@ fn parse_epitaph(stat: &str, status: &str) -> Option<Epitaph> {
     })
 }
 
+/// The real, effective, saved and file system's user id of a process; nothing when it is gone.
+#[cfg(all(feature = "daemon", target_os = "linux"))]
+pub(crate) fn user_ids(pid: u32) -> Option<Vec<u32>> {
+    let text = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("Uid:"))?;
+    line.split_ascii_whitespace().map(|id| id.parse().ok()).collect()
+}
+
 /// The states of all threads of a process, a letter each (proc_pid_stat(5)); none when it is gone. An error when they
 /// can't be told for want of resources.
 pub(crate) fn thread_states(pid: u32) -> io::Result<Vec<u8>> {

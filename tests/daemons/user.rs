@@ -43,21 +43,21 @@ impl Stay {
 
     /// Where the pidfile is.
     pub(crate) fn apart(&self) -> PathBuf {
-        self.site.directory().join("actor")
+        self.site.directory().join("actor.run")
     }
 
     pub(crate) fn pidfile(&self) -> PathBuf {
         self.apart().join("actor.pid")
     }
 
-    /// What is left when no daemon runs: the lock, and an empty directory of the last user's.
+    /// What is left when no daemon runs: the lock, an empty directory of the last user's, and who that was.
     pub(crate) fn is_tidy(&self) -> Outcome {
         let lock = fs::metadata(self.site.directory().join("actor.lock"))?;
         assert_eq!((lock.uid(), lock.mode() & 0o7777), (0, 0o600));
         let apart = fs::metadata(self.apart())?;
         assert_eq!((apart.uid(), apart.mode() & 0o7777), (self.account.uid, 0o755));
         assert_eq!(names_in(&self.apart()), [""; 0]);
-        assert_eq!(names_in(&self.site.directory()), ["actor", "actor.lock"]);
+        assert_eq!(names_in(&self.site.directory()), ["actor.lock", "actor.run", "actor.user"]);
         assert_eq!(others_of_this_case(), [0; 0]);
         Ok(())
     }
@@ -382,14 +382,14 @@ pub(crate) async fn in_the_default_directory(site: Site) -> Outcome {
     actor.run = vec![Act::ControlItselfOf(application.clone()), Act::Note("controlled itself".into()), Act::Forever];
     let controller = as_user(Controller::new(actor).application(&application), &stay.account.name);
     let pid = controller.start().await?.pid();
-    assert_eq!(fs::read_to_string(directory.0.join("actor/actor.pid"))?, format!("{pid}\n"));
+    assert_eq!(fs::read_to_string(directory.0.join("actor.run/actor.pid"))?, format!("{pid}\n"));
     controlled_itself(&journal, pid).await;
     assert_eq!(Controller::of::<Actor>().application(&application).pid().await?, Some(pid));
     // A pidfile is for everybody to see.
     let mut command = stay.by_hand();
-    assert_eq!(command.arg("cat").arg(directory.0.join("actor/actor.pid")).read().await?, pid.to_string());
+    assert_eq!(command.arg("cat").arg(directory.0.join("actor.run/actor.pid")).read().await?, pid.to_string());
     assert!(!controller.stop().await?.forced());
-    assert_eq!(names_in(&directory.0), ["actor", "actor.lock"]);
+    assert_eq!(names_in(&directory.0), ["actor.lock", "actor.run", "actor.user"]);
     Ok(())
 }
 

@@ -40,9 +40,10 @@ pub(crate) async fn the_users_own_hands_reach_nothing(site: Site) -> Outcome {
         r#"rm -f "$1""#,
         r#"mv "$1" "$1.away""#,
         r#"ln -f /etc/passwd "$1""#,
-        r#"rmdir "${1%.lock}""#,
-        r#"mv "${1%.lock}" "$1.away""#,
+        r#"rmdir "${1%.lock}.run""#,
+        r#"mv "${1%.lock}.run" "$1.away""#,
         r#": > "${1%/*}/made""#,
+        r#"echo 0 > "${1%.lock}.user""#,
     ];
     for attempt in attempts {
         let mut command = stay.by_hand();
@@ -57,6 +58,35 @@ pub(crate) async fn the_users_own_hands_reach_nothing(site: Site) -> Outcome {
         assert!(said.starts_with("PermissionDenied: ") && said.contains("actor.lock"), "{what}: {said}");
     }
     assert_eq!((fs::metadata(&lock)?.ino(), fs::read(&lock)?), before);
+    assert_eq!(controller.pid().await?, Some(pid));
+    assert!(!controller.stop().await?.forced());
+    stay.is_tidy()
+}
+
+/// Who shares the daemon's descriptors can keep its lock, and its number, beyond its end. Whoever has that number then: he is
+/// not signalled unless he is the daemon's user.
+pub(crate) async fn somebody_else_behind_the_lock(site: Site) -> Outcome {
+    let stay = Stay::new(site)?;
+    let controller = stay.controller(stay.site.idle());
+    let pid = controller.start().await?.pid();
+    let mark = stay.site.directory().join("actor.user");
+    let user = fs::read_to_string(&mark)?;
+    // The other way round: the process stays, and is not whom it should be.
+    fs::write(&mark, "1\n")?;
+    for controller in [&controller, &stay.site.controller(stay.site.idle())] {
+        let errors = [
+            controller.stop().await.unwrap_err(),
+            controller.signal_user1().await.unwrap_err(),
+            controller.restart().await.unwrap_err(),
+            controller.wait().await.unwrap_err(),
+        ];
+        for error in errors {
+            assert_eq!(error.kind(), ErrorKind::Unverifiable, "{error}");
+            assert_eq!(error.pid(), Some(pid));
+            assert!(error.to_string().contains("is user 1's"), "{error}");
+        }
+    }
+    fs::write(&mark, user)?;
     assert_eq!(controller.pid().await?, Some(pid));
     assert!(!controller.stop().await?.forced());
     stay.is_tidy()
