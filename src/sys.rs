@@ -203,6 +203,18 @@ use never_begun::Stay;
 #[cfg(all(target_os = "linux", target_arch = "x86_64", not(deluxe_process_force_posix_spawn)))]
 use spawn_clone::Stay;
 
+/// Whether [`begin`] is likely to be the way: to be asked before anything is prepared for it.
+pub(crate) fn can_begin() -> bool {
+    #[cfg(all(target_os = "linux", target_arch = "x86_64", not(deluxe_process_force_posix_spawn)))]
+    {
+        matches!(uses_portable_engine(), Ok(false)) && spawn_clone::can_begin()
+    }
+    #[cfg(not(all(target_os = "linux", target_arch = "x86_64", not(deluxe_process_force_posix_spawn))))]
+    {
+        false
+    }
+}
+
 /// Starts a child and waits for nothing, not even for the program to be executed: the first of the blueprint's and `others`
 /// that can be, as execvp(3) chooses. `None` when that can't be done here or now, or is refused: then there was no child,
 /// and [`spawn`] is the other way, or will say why not. With a notice, [`Outcome::left`] can be awaited.

@@ -167,9 +167,9 @@ pub(super) fn not_started(error: Error, clock: Clock, line: &str) -> Error {
     error.with_elapsed(clock.started.elapsed()).with_command(line.to_owned())
 }
 
-/// Whether the command needs no account to be looked at, and no group to be signalled.
+/// Whether the command needs no account to be looked at, and no group to be signalled, and there is room.
 fn can_be_begun(command: &Command) -> bool {
-    command.user.is_none() && command.process_group.is_none()
+    command.user.is_none() && command.process_group.is_none() && sys::can_begin()
 }
 
 /// A child that was begun, once it runs its program.

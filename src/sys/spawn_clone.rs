@@ -482,6 +482,11 @@ impl Drop for Outcome {
     }
 }
 
+/// See [`sys::can_begin`](crate::sys::can_begin).
+pub(crate) fn can_begin() -> bool {
+    !is_refused() && ROOMS[..room_count()].iter().any(|room| room.is_taken.load(Ordering::Acquire) == 0)
+}
+
 /// See [`sys::begin`](crate::sys::begin).
 pub(crate) fn begin(
     blueprint: &Blueprint,
