@@ -9,9 +9,9 @@
 //!
 //! There are two ways. [`spawn`] suspends the calling thread until the child has left this memory (`CLONE_VFORK`), and so
 //! knows whether it executed the program. [`begin`] goes on at once, after some microseconds instead of a hundred (more with
-//! thousands of open descriptors, whose table the kernel copies), so that
-//! an executor's thread can do it; it learns the same from an event, or with the child's end. What that child uses is kept
-//! in a room of its own until the kernel says that it has left.
+//! thousands of open descriptors, whose table the kernel copies), so that an executor's thread can do it; it learns the same
+//! from an event, or with the child's end. What that child uses is kept in a room of its own until the kernel says that it
+//! has left.
 //!
 //! Whether to go on beside the child is worth its risk was measured: an executor's thread is taken for 15 µs instead of 60 to
 //! 100, and spawn and wait take 0.9 of the time. The risk is memory that the child still reads, which only the room's rule

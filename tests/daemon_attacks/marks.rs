@@ -230,7 +230,8 @@ pub(crate) fn a_daemon_that_names_somebody_else(scene: &Scene) {
     assert!(error.pid().is_some_and(|pid| pid != bystander.pid() && !raw::is_alive(pid)), "{error:?}");
     bystander.must_be_unharmed();
     assert_eq!(scene.log(), "");
-    std::fs::remove_dir(scene.directory().join("worker")).unwrap();
+    std::fs::remove_dir(scene.directory().join("worker.run")).unwrap();
+    std::fs::remove_file(scene.directory().join("worker.user")).unwrap();
     scene.is_as_new();
 }
 
