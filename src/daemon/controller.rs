@@ -254,8 +254,8 @@ impl<D> Controller<D> {
 
     /// Runs the daemon as another user, by name: what root starts need not be root's.
     ///
-    /// The process of the daemon is that user's before it executes this program: the uid in all its forms, primary group and
-    /// all other groups, verified, and without a way back. Nothing of the daemon's own code ever runs as root, `setup`
+    /// The process of the daemon is that user's before it executes this program: the uid and the primary
+    /// group in all their forms, which are read back, and all other groups. Nothing of the daemon's own code ever runs as root, `setup`
     /// included, and so it can do nothing that only root can, such as to open a port below 1024. That takes the sysctl
     /// `net.ipv4.ip_unprivileged_port_start`, or a proxy or the firewall in front of the daemon. Capabilities of the
     /// program's file are no way: a program that has more rights than its caller becomes no daemon.
@@ -271,6 +271,7 @@ impl<D> Controller<D> {
     /// | pidfile | `NAME.run/NAME.pid` in the directory, and `NAME.run` there is a directory of the user's; a [`pidfile`](Controller::pidfile) elsewhere is the daemon's to write and remove, so its directory has to be the user's, and what a killed daemon leaves there stays until the next start |
     /// | program | this one; the user has to be allowed to execute its file, wherever it is |
     /// | a controller in the daemon itself | answers as ever |
+    /// | whose it is | root's file `NAME.user` says it; root signals no process of anybody else's, whatever holds the lock |
     ///
     /// ```no_run
     /// use deluxe_process::daemon::Context;
@@ -517,7 +518,8 @@ impl<D> Controller<D> {
             match self.hold().await? {
                 (Standing::Stopped, _) => return Ok(None),
                 (_, Some(process)) => return Ok(Some(process)),
-                (Standing::Between, None) if begun.elapsed() > self.settings.start_timeout => return Err(self.stuck()),
+                // Also where the lock names a process that is none.
+                (_, None) if begun.elapsed() > self.settings.start_timeout => return Err(self.stuck()),
                 (_, None) => {}
             }
             Timer::after(LOOK_AGAIN).await;

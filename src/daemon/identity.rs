@@ -2,10 +2,10 @@
 //!
 //! The file `NAME.lock` is never deleted, and has two locked bytes: the launch lock, which whoever starts the daemon takes and
 //! hands over to it, and the identity lock, which the daemon takes when it is ready. The kernel says who holds the latter,
-//! so a recycled number, a fork that outlived its daemon, or another namespace can't be taken for it by mistake. By design
-//! they can: a process that shares its table of descriptors with the daemon keeps the lock, and the number that goes with it,
-//! beyond the daemon's end. Who has the daemon in his hands to do that may signal all that its user may, and root, who may
-//! signal more, therefore also asks whose the process is.
+//! so a recycled number, a fork that outlived its daemon, or another namespace can't be taken for it by accident. Malice can
+//! do more: a process that shares its table of descriptors with the daemon keeps the lock, and the number that goes with it,
+//! beyond the daemon's end. Who has the daemon in his hands to do that may signal all that its user may; root may signal
+//! more, and therefore also asks whose the process is, which the file `NAME.user` tells of another user's daemon.
 //!
 //! A daemon that runs as another user than its starter has no right to the path, and needs none: it has the descriptor.
 //!
@@ -268,14 +268,16 @@ impl Files {
         let user = pidfile::another_user(&self.directory, &self.place.stem)
             .map_err(|error| self.place.failed("could not read whose daemon it is, beside", error))?;
         let Some(user) = user else { return Ok(()) };
-        match proc::user_ids(pid) {
-            Some(ids) if ids.iter().any(|id| *id != user) => {
-                let what = format!("is locked by process {pid} of user {}, and the daemon is user {user}'s", ids[0]);
-                Err(self.unverifiable(&what).with_pid(pid))
+        let what = match proc::user_ids(pid) {
+            Some(ids) if ids.iter().all(|id| *id == user) => return Ok(()),
+            Some(mut ids) => {
+                ids.dedup();
+                let ids = ids.iter().map(u32::to_string).collect::<Vec<_>>().join(", ");
+                format!("is locked by process {pid} of user {ids}, and the daemon is user {user}'s")
             }
-            // It has ended, which its handle knows.
-            _ => Ok(()),
-        }
+            None => format!("is locked by process {pid}, and whose that is can't be read"),
+        };
+        Err(self.unverifiable(&what).with_pid(pid))
     }
 
     /// What the locks say, without touching them: a look never disturbs a starter.
