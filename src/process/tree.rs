@@ -207,8 +207,10 @@ impl Tree {
     /// Asks every member to end. A tree at rest is not frozen for that, because who watches over others (sudo, a shell
     /// with job control) takes note of their stops, and may stop itself as well.
     pub(crate) async fn ask(&mut self, signal: Signal) {
-        // In this order: what forked and fell asleep between the two is found by the second.
-        if !self.all_threads_are(b"SIZXTt") || self.grow() || self.is_blind() {
+        // In this order: what forked and fell asleep between two looks is found by growing, and who woke up is not at rest. A
+        // zombie wakes the one who waits for it.
+        let is_at_rest = |tree: &Tree| tree.all_threads_are(b"SIXTt");
+        if !is_at_rest(self) || self.grow() || self.is_blind() || !is_at_rest(self) {
             self.freeze().await;
         }
         self.signal(signal);
