@@ -44,7 +44,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context as TaskContext, Poll};
 
 use event_listener::{Event, EventListener};
@@ -168,7 +168,16 @@ struct Shared {
     ends_itself: AtomicBool,
     /// Notified when either of the first two changes.
     changed: Event,
-    listeners: Mutex<Vec<Weak<Pending>>>,
+    listeners: Mutex<Listeners>,
+}
+
+/// The streams of the daemon's own signals.
+#[derive(Default)]
+struct Listeners {
+    streams: Vec<Weak<Pending>>,
+    /// What no stream was there to take: a signal may come between the moment in which the daemon is ready and the first
+    /// line of its `run`, or between a stream and the next.
+    unheard: u8,
 }
 
 impl Context {
@@ -180,7 +189,7 @@ impl Context {
             is_terminating: AtomicBool::new(false),
             ends_itself: AtomicBool::new(false),
             changed: Event::new(),
-            listeners: Mutex::new(Vec::new()),
+            listeners: Mutex::default(),
         }))
     }
 
@@ -196,13 +205,19 @@ impl Context {
         Terminating { context: self.clone(), listener: None }
     }
 
-    /// SIGUSR1, SIGUSR2 and SIGHUP from now on, as a stream beside the hooks, which run all the same.
+    /// SIGUSR1, SIGUSR2 and SIGHUP, as a stream beside the hooks, which run all the same. Every stream has those that come
+    /// while it is there; what came while there was none, since the daemon's beginning or the end of the last stream, waits
+    /// for the next one.
     pub fn user_signals(&self) -> UserSignals {
-        let pending = Arc::new(Pending { bits: AtomicU8::new(0), changed: Event::new() });
-        let mut listeners = self.0.listeners.lock().unwrap_or_else(PoisonError::into_inner);
-        listeners.retain(|listener| listener.strong_count() > 0);
-        listeners.push(Arc::downgrade(&pending));
-        UserSignals { pending, listener: None }
+        let mut listeners = self.listeners();
+        let unheard = std::mem::take(&mut listeners.unheard);
+        let pending = Arc::new(Pending { bits: AtomicU8::new(unheard), changed: Event::new() });
+        listeners.streams.push(Arc::downgrade(&pending));
+        UserSignals { context: self.clone(), pending, listener: None }
+    }
+
+    fn listeners(&self) -> MutexGuard<'_, Listeners> {
+        self.0.listeners.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The instance that was named by the one who started it.
@@ -231,11 +246,13 @@ impl Context {
     }
 
     fn tell(&self, signal: UserSignal) {
-        for listener in &*self.0.listeners.lock().unwrap_or_else(PoisonError::into_inner) {
-            if let Some(pending) = listener.upgrade() {
-                pending.bits.fetch_or(signal.bit(), Ordering::AcqRel);
-                pending.changed.notify(usize::MAX);
-            }
+        let mut listeners = self.listeners();
+        if listeners.streams.is_empty() {
+            listeners.unheard |= signal.bit();
+        }
+        for pending in listeners.streams.iter().filter_map(Weak::upgrade) {
+            pending.bits.fetch_or(signal.bit(), Ordering::AcqRel);
+            pending.changed.notify(usize::MAX);
         }
     }
 }
@@ -330,8 +347,13 @@ impl UserSignal {
 }
 
 /// The signals that are a daemon's own, as a stream. A signal that comes again before it was taken is one with it.
+///
+/// # Cancel safety
+///
+/// A dropped `next` has taken nothing. What a dropped stream has not taken, the next one has, when there is no other.
 #[derive(Debug)]
 pub struct UserSignals {
+    context: Context,
     pending: Arc<Pending>,
     listener: Option<EventListener>,
 }
@@ -340,6 +362,17 @@ pub struct UserSignals {
 struct Pending {
     bits: AtomicU8,
     changed: Event,
+}
+
+impl Drop for UserSignals {
+    fn drop(&mut self) {
+        // Under the lock, so that nothing is told to this stream any more.
+        let mut listeners = self.context.listeners();
+        listeners.streams.retain(|stream| !std::ptr::eq(stream.as_ptr(), &*self.pending));
+        if listeners.streams.is_empty() {
+            listeners.unheard |= self.pending.bits.load(Ordering::Acquire);
+        }
+    }
 }
 
 impl Stream for UserSignals {
@@ -354,5 +387,48 @@ impl Stream for UserSignals {
                 .find(|signal| pending.bits.fetch_and(!signal.bit(), Ordering::AcqRel) & signal.bit() != 0)
         })
         .map(Some)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+    use std::pin::pin;
+
+    use futures_lite::{StreamExt, future};
+
+    use crate::daemon::{Context, UserSignal, UserSignals};
+
+    fn heard(stream: &mut UserSignals) -> Vec<UserSignal> {
+        let mut heard = Vec::new();
+        while let Some(signal) = future::block_on(future::poll_once(pin!(stream.next()))).flatten() {
+            heard.push(signal);
+        }
+        heard
+    }
+
+    #[test]
+    fn what_no_stream_was_there_for_waits_for_the_next() {
+        let context = Context::new(None, PathBuf::new());
+        context.tell(UserSignal::User1);
+        let mut first = context.user_signals();
+        assert_eq!(heard(&mut first), [UserSignal::User1]);
+        drop(first);
+        context.tell(UserSignal::Hangup);
+        assert_eq!(heard(&mut context.user_signals()), [UserSignal::Hangup]);
+        assert_eq!(heard(&mut context.user_signals()), []);
+    }
+
+    #[test]
+    fn what_a_dropped_stream_has_not_taken_goes_to_the_next() {
+        let context = Context::new(None, PathBuf::new());
+        let first = context.user_signals();
+        let second = context.user_signals();
+        context.tell(UserSignal::User2);
+        drop(first);
+        // The second one has it.
+        assert_eq!(heard(&mut context.user_signals()), []);
+        drop(second);
+        assert_eq!(heard(&mut context.user_signals()), [UserSignal::User2]);
     }
 }

@@ -189,6 +189,7 @@ fn cases() -> Vec<Case> {
             at_exit_after_a_panic_of_a_hook,
             no_at_exit_after_a_failed_setup,
             user_signals_are_a_stream,
+            a_signal_before_its_stream_is_heard,
             ready_when_told,
             ready_from_elsewhere,
             trouble_before_ready_reaches_the_starter,

@@ -276,6 +276,21 @@ pub(crate) async fn user_signals_are_a_stream(site: Site) -> Outcome {
     Ok(())
 }
 
+/// `run` makes its stream when it comes to it, which may be after the first signal.
+pub(crate) async fn a_signal_before_its_stream_is_heard(site: Site) -> Outcome {
+    let mut actor = site.idle();
+    actor.run = vec![site.gate("go"), Act::Hear];
+    let controller = site.controller(actor);
+    let journal = site.journal();
+    controller.start().await?;
+    controller.signal_user1().await?;
+    journal.until("user1").await;
+    site.open_gate("go");
+    journal.until("heard user1").await;
+    assert_code(&controller.stop().await?, 0);
+    Ok(())
+}
+
 fn prompted(site: &Site, run: Vec<Act>) -> Prompted {
     Prompted(Actor { run, ..site.idle() })
 }
