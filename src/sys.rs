@@ -34,6 +34,9 @@ mod exit_portable;
 mod spawn;
 #[cfg(all(target_os = "linux", target_arch = "x86_64", not(deluxe_process_force_posix_spawn)))]
 mod spawn_clone;
+#[cfg(not(all(target_os = "linux", target_arch = "x86_64", not(deluxe_process_force_posix_spawn))))]
+#[path = "sys/no_clone.rs"]
+mod spawn_clone;
 
 use std::ffi::OsString;
 use std::io;
@@ -122,42 +125,6 @@ pub(crate) enum Source {
     Stdout,
 }
 
-/// Where nothing can be begun.
-#[cfg(not(all(target_os = "linux", target_arch = "x86_64", not(deluxe_process_force_posix_spawn))))]
-mod never_begun {
-    use std::io;
-
-    use crate::sys::Refusal;
-
-    #[derive(Debug)]
-    pub(crate) enum Outcome {}
-
-    impl Outcome {
-        pub(crate) fn refusal(&self) -> Option<Refusal> {
-            match *self {}
-        }
-
-        pub(crate) fn has_left(&self) -> bool {
-            match *self {}
-        }
-
-        pub(crate) async fn left<F: Future<Output = ()>>(&self, _a_while: impl Fn() -> F) -> io::Result<()> {
-            match *self {}
-        }
-    }
-
-    #[derive(Debug, Clone, Copy)]
-    #[cfg_attr(not(target_os = "linux"), allow(dead_code, reason = "only pidfds ask"))]
-    pub(super) enum Stay {}
-
-    impl Stay {
-        #[cfg_attr(not(target_os = "linux"), allow(dead_code, reason = "only pidfds ask"))]
-        pub(super) fn is_over(self) -> bool {
-            match self {}
-        }
-    }
-}
-
 /// How a process ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Exit {
@@ -180,7 +147,6 @@ pub(crate) enum Handle {
 pub(crate) fn spawn(blueprint: &Blueprint) -> Result<Handle, Refusal> {
     #[cfg(target_os = "linux")]
     if !uses_portable_engine()? {
-        #[cfg(all(target_arch = "x86_64", not(deluxe_process_force_posix_spawn)))]
         if let Some(result) = spawn_clone::spawn(blueprint) {
             return result;
         }
@@ -191,33 +157,18 @@ pub(crate) fn spawn(blueprint: &Blueprint) -> Result<Handle, Refusal> {
     Ok(exit_portable::spawn(blueprint).map(Handle::Portable)?)
 }
 
-#[cfg(not(all(target_os = "linux", target_arch = "x86_64", not(deluxe_process_force_posix_spawn))))]
-pub(crate) use never_begun::Outcome;
-/// What became of a child that was begun. Where nothing can be begun there is none.
-#[cfg(all(target_os = "linux", target_arch = "x86_64", not(deluxe_process_force_posix_spawn)))]
+/// What becomes of a child that was begun.
 pub(crate) use spawn_clone::Outcome;
-
-#[cfg(not(all(target_os = "linux", target_arch = "x86_64", not(deluxe_process_force_posix_spawn))))]
-use never_begun::Stay;
-/// A child on its way to its program.
-#[cfg(all(target_os = "linux", target_arch = "x86_64", not(deluxe_process_force_posix_spawn)))]
-use spawn_clone::Stay;
 
 /// Whether [`begin`] is likely to be the way: to be asked before anything is prepared for it.
 pub(crate) fn can_begin() -> bool {
-    #[cfg(all(target_os = "linux", target_arch = "x86_64", not(deluxe_process_force_posix_spawn)))]
-    {
-        matches!(uses_portable_engine(), Ok(false)) && spawn_clone::can_begin()
-    }
-    #[cfg(not(all(target_os = "linux", target_arch = "x86_64", not(deluxe_process_force_posix_spawn))))]
-    {
-        false
-    }
+    matches!(uses_portable_engine(), Ok(false)) && spawn_clone::can_begin()
 }
 
 /// Starts a child and waits for nothing, not even for the program to be executed: the first of the blueprint's and `others`
 /// that can be, as execvp(3) chooses. `None` when that can't be done here or now, or is refused: then there was no child,
-/// and [`spawn`] is the other way, or will say why not. With a notice, [`Outcome::left`] can be awaited.
+/// and [`spawn`] is the other way, or will say why not. With a notice, [`Outcome::left`] can be awaited. To be asked after
+/// [`can_begin`].
 ///
 /// Before it has left, or ended, the child may still be on its way to its program, so it must not have been asked for a
 /// group of its own: a signal to that would reach this program's.
@@ -226,18 +177,7 @@ pub(crate) fn begin(
     others: &[PathBuf],
     has_notice: bool,
 ) -> Option<Result<(Handle, Outcome), Refusal>> {
-    #[cfg(all(target_os = "linux", target_arch = "x86_64", not(deluxe_process_force_posix_spawn)))]
-    {
-        match uses_portable_engine() {
-            Ok(false) => spawn_clone::begin(blueprint, others, has_notice),
-            _ => None,
-        }
-    }
-    #[cfg(not(all(target_os = "linux", target_arch = "x86_64", not(deluxe_process_force_posix_spawn))))]
-    {
-        let _ = (blueprint, others, has_notice);
-        None
-    }
+    spawn_clone::begin(blueprint, others, has_notice)
 }
 
 /// Starts a child that this process does not wait for, because it ends first; with a pidfd where one can be had.
@@ -245,7 +185,6 @@ pub(crate) fn begin(
 pub(crate) fn spawn_detached(blueprint: &Blueprint) -> Result<(u32, Option<Descriptor>), Refusal> {
     #[cfg(target_os = "linux")]
     if !uses_portable_engine()? {
-        #[cfg(all(target_arch = "x86_64", not(deluxe_process_force_posix_spawn)))]
         if let Some(result) = spawn_clone::start(blueprint) {
             return result.map(|(pid, pidfd)| (pid.as_raw_nonzero().get() as u32, Some(pidfd)));
         }
@@ -280,9 +219,12 @@ pub(crate) fn hold(pid: u32, pidfd: Descriptor) -> io::Result<Handle> {
 }
 
 /// Whether children are spawned and awaited through `async-process`; decided once, before the first spawn.
-#[cfg(target_os = "linux")]
 fn uses_portable_engine() -> io::Result<bool> {
-    Ok(cfg!(deluxe_process_force_portable) || !exit_pidfd::is_available()?)
+    #[cfg(target_os = "linux")]
+    if !cfg!(deluxe_process_force_portable) {
+        return Ok(!exit_pidfd::is_available()?);
+    }
+    Ok(true)
 }
 
 /// A handle to any process, by number.

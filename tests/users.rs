@@ -35,6 +35,8 @@ enum Needs {
     Root,
     /// Root, to make accounts and rules, and a sudo that works.
     Sudo,
+    /// Root, to make accounts, and a system that keeps keys.
+    Keys,
     /// Root, and leave to make a mount namespace, to change files of the system for one process alone.
     Mounts,
 }
@@ -44,6 +46,7 @@ impl Needs {
         match self {
             Needs::Nothing => true,
             Needs::Root => accounts::is_root(),
+            Needs::Keys => accounts::is_root() && again::can_keep_keys(),
             Needs::Sudo => sudo::is_there(),
             Needs::Mounts => accounts::is_root() && again::can_mount(),
         }
@@ -83,13 +86,13 @@ fn main() -> ExitCode {
         Needs::Mounts,
         [login_defs_decides, login_defs_that_cannot_be_read, login_defs_that_is_missing]
     ));
+    cases.extend(cases!(native, Needs::Keys, [roots_keys_stay_with_root]));
     cases.extend(cases!(
         native,
         Needs::Root,
         [
             all_ids_and_groups,
             there_is_no_way_back,
-            roots_keys_stay_with_root,
             the_environment_is_the_users_own,
             programs_and_directories_are_the_users,
             exit_statuses_are_the_commands_own,

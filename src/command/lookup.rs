@@ -39,7 +39,10 @@ pub(super) fn search(name: &OsStr, path: Option<OsString>, directory: Option<&Pa
     let path = path.unwrap_or_else(|| DEFAULT_PATH.into());
     let mut refused = None;
     for candidate in candidates(name, Some(path.clone())) {
-        let candidate = directory.map_or_else(|| candidate.clone(), |directory| directory.join(&candidate));
+        let candidate = match directory {
+            Some(directory) => directory.join(candidate),
+            None => candidate,
+        };
         match examine(&candidate) {
             Ok(()) => return Ok(candidate),
             Err(error) if error.is_not_found() => {}

@@ -12,7 +12,7 @@ use async_io::Timer;
 use futures_lite::future;
 
 use crate::background;
-use crate::daemon::identity::{Claim, Standing};
+use crate::daemon::identity::{Claim, Files, Standing};
 use crate::daemon::launch::LAUNCHING;
 use crate::daemon::launch::Stages;
 use crate::daemon::launch::launch;
@@ -532,16 +532,17 @@ impl<D> Controller<D> {
         let settings = Arc::clone(&self.settings);
         LOOKING
             .run(move || {
-                let standing = look(&settings)?;
+                let (standing, files) = look(&settings)?;
                 let Standing::Running(pid) = standing else { return Ok((standing, None)) };
                 let process = match Process::open(pid) {
                     Ok(process) => process,
                     Err(error) if error.is_not_found() => return Ok((standing, None)),
                     Err(error) => return Err(error),
                 };
-                let files = settings.place(settings.names_another_user())?.open_others_to_look()?;
-                let checked = files.map_or(Ok(()), |files| files.check_user(pid));
-                if look(&settings)? != standing {
+                // Without files it is this very process.
+                let Some(mut files) = files else { return Ok((standing, Some(process))) };
+                let checked = files.check_user(pid);
+                if files.standing()? != standing {
                     return Ok((standing, None));
                 }
                 checked?;
@@ -552,7 +553,7 @@ impl<D> Controller<D> {
 
     async fn standing(&self) -> Result<Standing> {
         let settings = Arc::clone(&self.settings);
-        LOOKING.run(move || look(&settings)).await
+        LOOKING.run(move || look(&settings).map(|(standing, _)| standing)).await
     }
 
     /// Removes what a killed daemon has left, unless somebody starts it anew already.
@@ -577,15 +578,16 @@ impl<D> Controller<D> {
     }
 }
 
-/// Opens files, so not for an executor.
-fn look(settings: &Settings) -> Result<Standing> {
+/// What the locks say, and the files that they are on unless this process knows by itself. Opens files, so not for an
+/// executor.
+fn look(settings: &Settings) -> Result<(Standing, Option<Files>)> {
     let place = settings.place(settings.names_another_user())?;
     if let Some(own) = place.own_standing() {
-        return Ok(own);
+        return Ok((own, None));
     }
     match place.open_to_look()? {
-        Some(mut files) => files.standing(),
-        None => Ok(Standing::Stopped),
+        Some(mut files) => Ok((files.standing()?, Some(files))),
+        None => Ok((Standing::Stopped, None)),
     }
 }
 

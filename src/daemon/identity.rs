@@ -167,11 +167,6 @@ impl Place {
         self.open_existing(Purpose::Look)
     }
 
-    /// The same, unless this process is that daemon, which knows itself and must not open its lock file.
-    pub(crate) fn open_others_to_look(&self) -> Result<Option<Files>> {
-        if self.own_standing().is_some() { Ok(None) } else { self.open_to_look() }
-    }
-
     /// The same, to claim them.
     pub(crate) fn open_to_clear(&self) -> Result<Option<Files>> {
         self.open_existing(Purpose::Clear)

@@ -16,8 +16,8 @@ use std::task::Poll;
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions, WaitIdStatus};
 
-use crate::sys::Stay;
 use crate::sys::descriptors::Watched;
+use crate::sys::spawn_clone::Stay;
 use crate::sys::{Exit, proc};
 
 #[derive(Debug)]
@@ -87,9 +87,13 @@ impl Pidfd {
     }
 
     pub(crate) fn of_stranger(pid: u32, fd: OwnedFd) -> io::Result<Pidfd> {
+        Pidfd::new(pid, Relation::Other, fd)
+    }
+
+    fn new(pid: u32, relation: Relation, fd: OwnedFd) -> io::Result<Pidfd> {
         Ok(Pidfd {
             pid,
-            relation: Relation::Other,
+            relation,
             fd: Watched::new_nonblocking(fd)?,
             exit: Mutex::new(None),
             keeps_epitaph: AtomicBool::new(false),
@@ -121,21 +125,13 @@ impl Pidfd {
 
     /// A child by the descriptor that came with it. On an error the child still runs, and is the caller's to end.
     pub(crate) fn of_child(child: Pid, fd: OwnedFd) -> io::Result<Pidfd> {
-        Ok(Pidfd {
-            pid: child.as_raw_nonzero().get() as u32,
-            relation: Relation::Child,
-            fd: Watched::new_nonblocking(fd)?,
-            exit: Mutex::new(None),
-            keeps_epitaph: AtomicBool::new(false),
-            epitaph: OnceLock::new(),
-            is_just_begun: AtomicBool::new(false),
-            stay: None,
-        })
+        Pidfd::new(child.as_raw_nonzero().get() as u32, Relation::Child, fd)
     }
 
     /// A child that goes to its program while we go on. Nobody has looked for its end when it is `unseen`: the first wait
     /// is spared a look that would come too early.
-    #[cfg(all(target_arch = "x86_64", not(deluxe_process_force_posix_spawn)))]
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "nothing is begun there"))]
+    #[cfg_attr(deluxe_process_force_posix_spawn, allow(dead_code, reason = "nothing is begun then"))]
     pub(super) fn on_its_way(mut self, stay: Stay, unseen: bool) -> Pidfd {
         *self.is_just_begun.get_mut() = unseen;
         self.stay = Some(stay);

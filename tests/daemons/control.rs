@@ -298,8 +298,16 @@ pub(crate) async fn from_inside_the_daemon(site: Site) -> Outcome {
     actor.run = vec![Act::ControlItself(site.directory()), note("controlled itself"), Act::Forever];
     let controller = site.controller(actor);
     let pid = controller.start().await?.pid();
-    site.journal().until("controlled itself").await;
-    let journal = site.journal();
+    controlled_itself(&site.journal(), pid).await;
+    assert_eq!(controller.pid().await?, Some(pid), "it still holds its lock");
+    assert_eq!(controller.signal_user1().await?, Delivery::Delivered);
+    assert!(controller.stop().await?.was_running());
+    Ok(())
+}
+
+/// What a daemon wrote down that used a controller of itself.
+pub(crate) async fn controlled_itself(journal: &Journal, pid: u32) {
+    journal.until("controlled itself").await;
     assert_eq!(journal.value("own pid "), format!("Some({pid})"));
     assert!(journal.value("own state ").starts_with(&format!("Running {{ pid: {pid}")), "{:?}", journal.lines());
     assert_eq!(journal.value("own start "), format!("Started {{ pid: {pid}, is_already_running: true }}"));
@@ -307,8 +315,4 @@ pub(crate) async fn from_inside_the_daemon(site: Site) -> Outcome {
     assert_eq!(journal.value("own wait "), "Some(Unsupported)");
     assert_eq!(journal.value("own signal "), "Delivered");
     journal.until("user2").await;
-    assert_eq!(controller.pid().await?, Some(pid), "it still holds its lock");
-    assert_eq!(controller.signal_user1().await?, Delivery::Delivered);
-    assert!(controller.stop().await?.was_running());
-    Ok(())
 }

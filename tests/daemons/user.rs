@@ -12,6 +12,7 @@ use futures_lite::future;
 
 use crate::accounts::Account;
 use crate::cast::{Actor, EXECUTOR};
+use crate::control::controlled_itself;
 use crate::executors::{Outcome, until};
 use crate::script::{Act, Journal};
 use crate::site::{Facts, MARK, Site, others_of_this_case, own_marks};
@@ -350,17 +351,6 @@ pub(crate) async fn from_inside_the_daemon(site: Site) -> Outcome {
     }
     fs::set_permissions(stay.site.directory(), Permissions::from_mode(0o755))?;
     stay.is_tidy()
-}
-
-async fn controlled_itself(journal: &Journal, pid: u32) {
-    journal.until("controlled itself").await;
-    assert_eq!(journal.value("own pid "), format!("Some({pid})"));
-    assert!(journal.value("own state ").starts_with(&format!("Running {{ pid: {pid}")), "{:?}", journal.lines());
-    assert_eq!(journal.value("own start "), format!("Started {{ pid: {pid}, is_already_running: true }}"));
-    assert_eq!(journal.value("own stop "), "Some(Unsupported)");
-    assert_eq!(journal.value("own wait "), "Some(Unsupported)");
-    assert_eq!(journal.value("own signal "), "Delivered");
-    journal.until("user2").await;
 }
 
 /// A directory that is gone when the case is over, however that ends.

@@ -35,6 +35,8 @@ pub(crate) fn act_as_child() -> Option<ExitCode> {
                 .unwrap_err();
             println!("{:?} {error}", error.kind());
         }
+        "can-keep-keys" if !crate::keys::add_to_a_new_session() => return Some(ExitCode::FAILURE),
+        "can-keep-keys" => {}
         "keys" => crate::keys::show(&args.next()?),
         "dumpable-without-zombies" => crate::native::become_others(&args.next()?),
         "native-without-rights" => {
@@ -110,6 +112,11 @@ pub(crate) fn becoming_others_without_zombies(account: &Account) -> Output {
     let mut command = Command::new("sh");
     command.args(["-c", "trap '' CHLD; exec \"$@\"", "sh", PROGRAM, MARK, "dumpable-without-zombies", &account.name]);
     command.stdin(itself()).output().unwrap()
+}
+
+/// Whether the system lets this process keep keys, which some containers do not.
+pub(crate) fn can_keep_keys() -> bool {
+    Command::new(PROGRAM).args([MARK, "can-keep-keys"]).stdin(itself()).status().is_ok_and(|status| status.success())
 }
 
 /// What root and the account see of a key that root keeps in its session, in a process with a session of its own.

@@ -9,11 +9,9 @@ use futures_lite::future::block_on;
 /// The key's name, which is what `/proc/keys` shows to those who may see it.
 pub(crate) const KEY: &CStr = c"deluxe-process-secret";
 
-/// Says which of root and the user sees the key; nothing where there are no keys.
+/// Says which of root and the user sees the key.
 pub(crate) fn show(user: &str) {
-    if !add_to_a_new_session() {
-        return;
-    }
+    assert!(add_to_a_new_session(), "{}", std::io::Error::last_os_error());
     let sees = |command: &mut Command| {
         let keys = block_on(command.arg("/proc/keys").read()).unwrap();
         keys.contains(KEY.to_str().unwrap())
@@ -23,7 +21,7 @@ pub(crate) fn show(user: &str) {
 }
 
 /// Before there are threads: a keyring is a thread's, and handed on to those that it starts.
-fn add_to_a_new_session() -> bool {
+pub(crate) fn add_to_a_new_session() -> bool {
     const JOIN_SESSION_KEYRING: libc::c_int = 1;
     const SESSION_KEYRING: libc::c_int = -3;
     // SAFETY: keyctl(2) with a null for a keyring without a name.
