@@ -1,4 +1,4 @@
-//! The crate's one thread: it ends and reaps what outlives a future.
+//! The crate's one thread: it ends and reaps what outlives a future, and on Linux tells of the ends of processes.
 //!
 //! It is started with the first spawn and never by a drop, so that a drop can always rely on it, whatever state
 //! the program is in by then. All signals are blocked in it. In a forked copy of this process it does not exist,
@@ -16,7 +16,7 @@ use event_listener::Event;
 use futures_lite::future;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::sys::descriptors;
+use crate::sys;
 use crate::sys::threads;
 
 static EXECUTOR: Executor<'static> = Executor::new();
@@ -42,13 +42,13 @@ pub(crate) fn ensure_started() -> Result<()> {
 }
 
 fn start() -> Result<()> {
-    descriptors::ensure_reactor().map_err(|error| {
+    sys::set_up_waiting().map_err(|error| {
         Error::io("could not be started: what waits for processes and pipes could not be set up", error)
     })?;
     let run = || {
         threads::block_signals();
         // A panic of one piece of work passes through `run`; the others must go on.
-        while catch_unwind(|| future::block_on(EXECUTOR.run(future::pending::<()>()))).is_err() {}
+        while catch_unwind(|| sys::drive(EXECUTOR.run(future::pending()))).is_err() {}
     };
     thread::Builder::new()
         .name("deluxe-process".into())

@@ -13,6 +13,7 @@ use std::process::ExitStatus;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use crate::background;
 use crate::error::{Error, ErrorKind, Result};
 use crate::signal::Signal;
 use crate::sys::proc::Epitaph;
@@ -217,6 +218,8 @@ impl Process {
     }
 
     pub(crate) async fn exit_status(&self) -> Result<ExitStatus> {
+        // Who has only opened a process may be the first to need the thread that tells of its end.
+        background::ensure_started()?;
         match self.0.handle.exit().await {
             Ok(exit) => self.status(exit),
             Err(error) => Err(self.wait_failed(error)),

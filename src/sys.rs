@@ -37,7 +37,10 @@ mod spawn_clone;
 #[cfg(not(all(target_os = "linux", target_arch = "x86_64", not(deluxe_process_force_posix_spawn))))]
 #[path = "sys/no_clone.rs"]
 mod spawn_clone;
+#[cfg(target_os = "linux")]
+mod watch;
 
+use std::convert::Infallible;
 use std::ffi::OsString;
 use std::io;
 use std::path::PathBuf;
@@ -209,13 +212,29 @@ pub(crate) fn spawn_detached(blueprint: &Blueprint) -> Result<(u32, Option<Descr
 pub(crate) fn hold(pid: u32, pidfd: Descriptor) -> io::Result<Handle> {
     #[cfg(target_os = "linux")]
     {
-        exit_pidfd::Pidfd::of_stranger(pid, pidfd).map(Handle::Pidfd)
+        Ok(Handle::Pidfd(exit_pidfd::Pidfd::of_stranger(pid, pidfd)))
     }
     #[cfg(not(target_os = "linux"))]
     {
         let _ = (pid, pidfd);
         Err(io::ErrorKind::Unsupported.into())
     }
+}
+
+/// Makes what the crate's own thread waits with, and has async-io set itself up.
+pub(crate) fn set_up_waiting() -> io::Result<()> {
+    #[cfg(target_os = "linux")]
+    watch::set_up()?;
+    descriptors::ensure_reactor()
+}
+
+/// What the crate's own thread does for good: it polls the future, and where this platform has it so, tells of the ends of
+/// processes. Returns only by a panic of the future.
+pub(crate) fn drive(future: impl Future<Output = Infallible>) {
+    #[cfg(target_os = "linux")]
+    watch::drive(future);
+    #[cfg(not(target_os = "linux"))]
+    match futures_lite::future::block_on(future) {}
 }
 
 /// Whether children are spawned and awaited through `async-process`; decided once, before the first spawn.

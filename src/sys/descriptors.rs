@@ -37,13 +37,9 @@ pub(crate) struct Watched {
 }
 
 impl Watched {
-    /// Takes a descriptor that does not block.
-    pub(crate) fn new_nonblocking(descriptor: Descriptor) -> io::Result<Watched> {
-        Async::new_nonblocking(descriptor).map(Watched::owned_here)
-    }
-
-    fn owned_here(descriptor: Async<Descriptor>) -> Watched {
-        Watched { descriptor: ManuallyDrop::new(descriptor), was_made_in_copy: !threads::is_original() }
+    fn new(descriptor: Descriptor) -> io::Result<Watched> {
+        let descriptor = ManuallyDrop::new(Async::new(descriptor)?);
+        Ok(Watched { descriptor, was_made_in_copy: !threads::is_original() })
     }
 }
 
@@ -94,8 +90,7 @@ pub(crate) fn pipe() -> io::Result<(Descriptor, Descriptor)> {
 
 /// Turns our end of a pipe into one that futures can wait for.
 pub(crate) fn register(end: Descriptor) -> io::Result<PipeEnd> {
-    let watched = Async::new(end).map(Watched::owned_here)?;
-    Ok(PipeEnd { watched, carried: AtomicUsize::new(0), relay: Relay::new() })
+    Ok(PipeEnd { watched: Watched::new(end)?, carried: AtomicUsize::new(0), relay: Relay::new() })
 }
 
 /// Turns our end of a pipe back into one that a child can use as its own: blocking.

@@ -3,28 +3,25 @@
 //! pidfd_open(2) and `waitid(P_PIDFD)` need Linux 5.4, `PIDFD_GET_INFO` with exit status 6.15, the group flag of
 //! pidfd_send_signal(2) 6.9; what is missing is asked of the kernel each time, because only it knows.
 
-use std::future::poll_fn;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
-use std::pin::pin;
 use std::process::ExitStatus;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
-use std::task::Poll;
 
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions, WaitIdStatus};
 
-use crate::sys::descriptors::Watched;
 use crate::sys::spawn_clone::Stay;
+use crate::sys::watch::Watch;
 use crate::sys::{Exit, proc};
 
 #[derive(Debug)]
 pub(crate) struct Pidfd {
     pid: u32,
     relation: Relation,
-    fd: Watched,
+    fd: Watch,
     /// Held while the end is looked for, and while a signal relies on the end not being known yet.
     exit: Mutex<Option<Exit>>,
     keeps_epitaph: AtomicBool,
@@ -83,24 +80,24 @@ fn wait(fd: &OwnedFd, options: WaitIdOptions) -> Result<Option<WaitIdStatus>, Er
 impl Pidfd {
     pub(crate) fn open(pid: u32) -> io::Result<Pidfd> {
         let number = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or(Errno::SRCH)?;
-        Pidfd::of_stranger(pid, rustix::process::pidfd_open(number, PidfdFlags::empty())?)
+        Ok(Pidfd::of_stranger(pid, rustix::process::pidfd_open(number, PidfdFlags::empty())?))
     }
 
-    pub(crate) fn of_stranger(pid: u32, fd: OwnedFd) -> io::Result<Pidfd> {
+    pub(crate) fn of_stranger(pid: u32, fd: OwnedFd) -> Pidfd {
         Pidfd::new(pid, Relation::Other, fd)
     }
 
-    fn new(pid: u32, relation: Relation, fd: OwnedFd) -> io::Result<Pidfd> {
-        Ok(Pidfd {
+    fn new(pid: u32, relation: Relation, fd: OwnedFd) -> Pidfd {
+        Pidfd {
             pid,
             relation,
-            fd: Watched::new_nonblocking(fd)?,
+            fd: Watch::new(fd),
             exit: Mutex::new(None),
             keeps_epitaph: AtomicBool::new(false),
             epitaph: OnceLock::new(),
             is_just_begun: AtomicBool::new(false),
             stay: None,
-        })
+        }
     }
 
     #[cfg(feature = "daemon")]
@@ -123,9 +120,12 @@ impl Pidfd {
         Pidfd::of_child(child, fd).map(Adopted::Child)
     }
 
-    /// A child by the descriptor that came with it. On an error the child still runs, and is the caller's to end.
+    /// A child by the descriptor that came with it; watched from now on, because it has to be reaped, and a wait that can't
+    /// begin would leave a zombie. On an error the child still runs, and is the caller's to end.
     pub(crate) fn of_child(child: Pid, fd: OwnedFd) -> io::Result<Pidfd> {
-        Pidfd::new(child.as_raw_nonzero().get() as u32, Relation::Child, fd)
+        let pidfd = Pidfd::new(child.as_raw_nonzero().get() as u32, Relation::Child, fd);
+        pidfd.fd.begin()?;
+        Ok(pidfd)
     }
 
     /// A child that goes to its program while we go on. Nobody has looked for its end when it is `unseen`: the first wait
@@ -253,26 +253,12 @@ impl Pidfd {
     }
 
     pub(crate) async fn exit(&self) -> io::Result<Exit> {
-        self.until(|| if self.is_just_begun.swap(false, Ordering::Relaxed) { Ok(None) } else { self.try_exit() }).await
+        let look = || if self.is_just_begun.swap(false, Ordering::Relaxed) { Ok(None) } else { self.try_exit() };
+        self.fd.until(look).await
     }
 
     pub(crate) async fn ended(&self) -> io::Result<()> {
-        self.until(|| Ok(self.has_ended()?.then_some(()))).await
-    }
-
-    /// Looks each time it is polled, and not only when async-io calls the pidfd readable: an event that comes amid the turn
-    /// of the reactor in which it was asked for wakes the task, but counts as an older one, and would cost another turn.
-    async fn until<T>(&self, mut look: impl FnMut() -> io::Result<Option<T>>) -> io::Result<T> {
-        loop {
-            let mut readable = pin!(self.fd.readable());
-            let looked = poll_fn(|cx| match look() {
-                Ok(None) => readable.as_mut().poll(cx).map_ok(|()| None),
-                result => Poll::Ready(result),
-            });
-            if let Some(found) = looked.await? {
-                return Ok(found);
-            }
-        }
+        self.fd.until(|| Ok(self.has_ended()?.then_some(()))).await
     }
 
     pub(crate) fn signal(&self, signal: i32) -> io::Result<bool> {

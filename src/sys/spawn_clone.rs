@@ -32,26 +32,23 @@
 use std::arch::asm;
 use std::cell::UnsafeCell;
 use std::ffi::{CStr, CString};
-use std::future::poll_fn;
 use std::io;
 use std::mem::{MaybeUninit, size_of};
 use std::num::NonZeroUsize;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
-use std::pin::pin;
 use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
-use std::task::Poll;
 use std::thread;
 
 use futures_lite::future;
 use rustix::process::{Pid, WaitId, WaitIdOptions};
 
-use crate::sys::descriptors::Watched;
 use crate::sys::exit_pidfd::Pidfd;
 use crate::sys::spawn::{Strings, above_the_standard_streams, c_string, environment, kill_and_reap};
+use crate::sys::watch::Watch;
 use crate::sys::{Blueprint, Handle, Identity, KEYCTL_JOIN_SESSION_KEYRING, Refusal, Source, Step};
 
 /// The child's frames are small; this is plenty also without optimisation.
@@ -427,7 +424,7 @@ pub(crate) struct Outcome {
     report: Arc<Report>,
     stay: Stay,
     /// Ends when the child closes what it must not keep, which it does right after it has left.
-    notice: Option<Watched>,
+    notice: Option<Watch>,
 }
 
 impl Outcome {
@@ -441,31 +438,15 @@ impl Outcome {
     /// A fork of this program that somebody else made at the wrong moment keeps the pipe open for as long as it likes. Only
     /// then is there something to look for after `a_while`.
     pub(crate) async fn left<F: Future<Output = ()>>(&self, a_while: impl Fn() -> F) -> io::Result<()> {
-        while !self.has_left() {
-            let mut noticed = pin!(self.noticed());
-            let mut looked = pin!(a_while());
-            // At every wake-up, whatever it was for.
-            let woken = poll_fn(|cx| {
-                if self.has_left() {
-                    return Poll::Ready(Ok(true));
-                }
-                match noticed.as_mut().poll(cx) {
-                    Poll::Pending => looked.as_mut().poll(cx).map(|()| Ok(false)),
-                    noticed => noticed,
-                }
-            });
-            if woken.await? {
-                break;
-            }
-        }
-        Ok(())
-    }
-
-    /// Whether the pipe has come to its end, once something is to be seen of it.
-    async fn noticed(&self) -> io::Result<bool> {
+        let look = || Ok(self.has_left().then_some(()));
         let Some(notice) = &self.notice else { return future::pending().await };
-        notice.readable().await?;
-        Ok(matches!(rustix::io::read(notice.get_ref(), &mut [0_u8; 1]), Ok(0)))
+        let looked_again = async {
+            while !self.has_left() {
+                a_while().await;
+            }
+            Ok(())
+        };
+        future::or(notice.until(look), looked_again).await
     }
 
     pub(crate) fn has_left(&self) -> bool {
@@ -528,10 +509,11 @@ pub(crate) fn begin(
 }
 
 /// A pipe whose second end the child has until it executes its program, as it has every descriptor of ours.
-fn notice() -> io::Result<(Option<Watched>, Option<OwnedFd>)> {
-    let flags = rustix::pipe::PipeFlags::CLOEXEC | rustix::pipe::PipeFlags::NONBLOCK;
-    let (ours, theirs) = rustix::pipe::pipe_with(flags)?;
-    Ok((Some(Watched::new_nonblocking(ours)?), Some(theirs)))
+fn notice() -> io::Result<(Option<Watch>, Option<OwnedFd>)> {
+    let (ours, theirs) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+    let notice = Watch::new(ours);
+    notice.begin()?;
+    Ok((Some(notice), Some(theirs)))
 }
 
 /// In a room that is free.

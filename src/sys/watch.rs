@@ -1,0 +1,266 @@
+//! Descriptors whose one event is waited for: the end of a process, the end of a pipe. The crate's own thread tells of it.
+//!
+//! async-io could, and does for all else. But each of its turns arms a timer and a notifier anew, it asks for three calls and
+//! some hundred bytes more for a descriptor, and under its own `block_on` its thread sleeps for 50 microseconds and more after
+//! an event, in which nobody looks: a child's end then takes twice as long to be told as it takes here.
+//!
+//! The one hard fact: an event is an edge (`EPOLLET`), of which there may be more than one. While a tracer has a child, its
+//! end is an event and no status; that the tracer is done with it is the next.
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::task::{Context, Poll, Wake, Waker};
+
+use event_listener::Event;
+use rustix::buffer::spare_capacity;
+use rustix::event::{EventfdFlags, Timespec, epoll};
+use rustix::io::Errno;
+
+use crate::sys::threads;
+
+/// How many events are taken from the kernel at once.
+const BATCH: usize = 64;
+
+static WATCHER: OnceLock<Watcher> = OnceLock::new();
+
+struct Watcher {
+    epoll: OwnedFd,
+    /// Wakes the thread for work of another kind. It is never read: each write is an edge.
+    alarm: OwnedFd,
+    watched: Mutex<HashMap<u64, Arc<Edges>>>,
+    /// Of what is watched next. Never used twice, so that an event that comes late means nobody.
+    next_key: AtomicU64,
+}
+
+/// The key of the alarm.
+const ALARM: u64 = 0;
+
+/// What was told of a descriptor.
+#[derive(Debug)]
+struct Edges {
+    key: u64,
+    count: AtomicU32,
+    came: Event,
+}
+
+/// A descriptor that futures can wait for.
+#[derive(Debug)]
+pub(crate) struct Watch {
+    descriptor: OwnedFd,
+    edges: OnceLock<Arc<Edges>>,
+}
+
+/// Makes what the thread waits with, before there is a thread.
+pub(crate) fn set_up() -> io::Result<()> {
+    if WATCHER.get().is_some() {
+        return Ok(());
+    }
+    let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+    let alarm = rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+    add(&epoll, &alarm, ALARM)?;
+    let watcher = Watcher { epoll, alarm, watched: Mutex::default(), next_key: AtomicU64::new(ALARM + 1) };
+    // Who loses against another thread drops its own.
+    let _ = WATCHER.set(watcher);
+    Ok(())
+}
+
+fn add(epoll: &OwnedFd, descriptor: &OwnedFd, key: u64) -> Result<(), Errno> {
+    epoll::add(epoll, descriptor, epoll::EventData::new_u64(key), epoll::EventFlags::IN | epoll::EventFlags::ET)
+}
+
+impl Watcher {
+    fn watched(&self) -> MutexGuard<'_, HashMap<u64, Arc<Edges>>> {
+        self.watched.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for events, or only takes those that are there, and tells of them.
+    fn turn(&self, events: &mut Vec<epoll::Event>, sleep: &Sleep) {
+        const AT_ONCE: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
+        let falls_asleep = sleep.0.compare_exchange(AWAKE, ASLEEP, Ordering::AcqRel, Ordering::Acquire).is_ok();
+        events.clear();
+        // An error is an interruption; whatever else it were, there is nobody here to tell.
+        let _ = epoll::wait(&self.epoll, spare_capacity(events), (!falls_asleep).then_some(&AT_ONCE));
+        let _ = sleep.0.compare_exchange(ASLEEP, AWAKE, Ordering::AcqRel, Ordering::Acquire);
+        let told: Vec<Arc<Edges>> = {
+            let watched = self.watched();
+            events.iter().filter_map(|event| watched.get(&event.data.u64()).cloned()).collect()
+        };
+        for edges in told {
+            edges.count.fetch_add(1, Ordering::Release);
+            // What an executor's waker does must not keep the others from being told.
+            let _ = catch_unwind(AssertUnwindSafe(|| edges.came.notify(usize::MAX)));
+        }
+    }
+}
+
+impl Watch {
+    /// Of a descriptor that was given up by everybody else. Nothing is asked of the system before somebody waits.
+    pub(crate) fn new(descriptor: OwnedFd) -> Watch {
+        Watch { descriptor, edges: OnceLock::new() }
+    }
+
+    pub(crate) fn get_ref(&self) -> &OwnedFd {
+        &self.descriptor
+    }
+
+    /// Has it watched from now on, so that a wait can't fail any more.
+    pub(crate) fn begin(&self) -> io::Result<()> {
+        self.edges().map(|_| ())
+    }
+
+    fn edges(&self) -> io::Result<&Arc<Edges>> {
+        if let Some(edges) = self.edges.get() {
+            return Ok(edges);
+        }
+        let Some(watcher) = WATCHER.get().filter(|_| threads::is_original()) else {
+            return Err(io::Error::new(io::ErrorKind::Unsupported, "the thread that watches is not here"));
+        };
+        // Held until it is in both lists: who else begins waits for that, and so does the first event.
+        let mut watched = watcher.watched();
+        if let Some(edges) = self.edges.get() {
+            return Ok(edges);
+        }
+        let key = watcher.next_key.fetch_add(1, Ordering::Relaxed);
+        add(&watcher.epoll, &self.descriptor, key)?;
+        let edges = self.edges.get_or_init(|| Arc::new(Edges { key, count: AtomicU32::new(0), came: Event::new() }));
+        watched.insert(key, Arc::clone(edges));
+        Ok(edges)
+    }
+
+    /// Waits until `look` finds something: once at first, and again after each event, those included that came before.
+    pub(crate) async fn until<T>(&self, mut look: impl FnMut() -> io::Result<Option<T>>) -> io::Result<T> {
+        let edges = self.edges()?;
+        let mut seen = 0;
+        loop {
+            if let Some(found) = look()? {
+                return Ok(found);
+            }
+            let came = edges.came.listen();
+            // After the listener, or an event in between would be missed.
+            if edges.count.load(Ordering::Acquire) == seen {
+                came.await;
+            }
+            // Before the next look, for the same reason.
+            seen = edges.count.load(Ordering::Acquire);
+        }
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        let Some(edges) = self.edges.get() else { return };
+        // A forked copy shares the kernel's list of what is watched with the original, which must still be told.
+        let Some(watcher) = WATCHER.get().filter(|_| threads::is_original()) else { return };
+        watcher.watched().remove(&edges.key);
+        // What had its event is forgotten when it is closed. Another one, of which somebody has a copy, would stay.
+        if edges.count.load(Ordering::Acquire) == 0 {
+            let _ = epoll::delete(&watcher.epoll, &self.descriptor);
+        }
+    }
+}
+
+/// What the thread does, as its waker sees it.
+struct Sleep(AtomicU32);
+
+const AWAKE: u32 = 0;
+const ASLEEP: u32 = 1;
+/// There is work for its future, whether it sleeps or not.
+const WOKEN: u32 = 2;
+
+impl Wake for Sleep {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        if self.0.swap(WOKEN, Ordering::AcqRel) == ASLEEP {
+            if let Some(watcher) = WATCHER.get() {
+                // It can't fail for being full before there were as many wake-ups as numbers.
+                let _ = rustix::io::write(&watcher.alarm, &1_u64.to_ne_bytes());
+            }
+        }
+    }
+}
+
+/// All that the crate's thread does: polls the future, and tells those who wait for a descriptor.
+pub(crate) fn drive(future: impl Future<Output = Infallible>) {
+    let Some(watcher) = WATCHER.get() else { return };
+    let mut future = pin!(future);
+    let sleep = Arc::new(Sleep(AtomicU32::new(WOKEN)));
+    let waker = Waker::from(Arc::clone(&sleep));
+    let mut events = Vec::with_capacity(BATCH);
+    loop {
+        if sleep.0.swap(AWAKE, Ordering::AcqRel) == WOKEN {
+            let Poll::Pending = future.as_mut().poll(&mut Context::from_waker(&waker));
+        }
+        watcher.turn(&mut events, &sleep);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsRawFd;
+    use std::time::Duration;
+
+    use futures_lite::future;
+
+    use super::*;
+    use crate::background;
+
+    fn pipe() -> (Watch, OwnedFd) {
+        background::ensure_started().unwrap();
+        let (ours, theirs) = rustix::pipe::pipe().unwrap();
+        (Watch::new(ours), theirs)
+    }
+
+    /// A look that finds nothing the first time, as one that is spared because it would come too early.
+    fn second_time() -> impl FnMut() -> io::Result<Option<()>> {
+        let mut is_second = false;
+        move || Ok(std::mem::replace(&mut is_second, true).then_some(()))
+    }
+
+    #[test]
+    fn an_event_before_the_wait_is_not_missed() {
+        let (watch, theirs) = pipe();
+        watch.begin().unwrap();
+        drop(theirs);
+        while watch.edges().unwrap().count.load(Ordering::Acquire) == 0 {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        future::block_on(watch.until(second_time())).unwrap();
+    }
+
+    #[test]
+    fn every_waiter_is_told() {
+        let (watch, theirs) = pipe();
+        let [mut first, mut second] = [(); 2].map(|()| Box::pin(watch.until(second_time())));
+        assert!(future::block_on(future::poll_once(&mut first)).is_none());
+        assert!(future::block_on(future::poll_once(&mut second)).is_none());
+        drop(theirs);
+        future::block_on(future::try_zip(first, second)).unwrap();
+    }
+
+    /// Not even where somebody has a copy of the descriptor, as a child has on its way to its program.
+    #[test]
+    fn nothing_is_kept_of_what_is_dropped() {
+        let (watch, theirs) = pipe();
+        watch.begin().unwrap();
+        let key = watch.edges().unwrap().key;
+        let watcher = WATCHER.get().unwrap();
+        let is_on_the_kernels_list = || {
+            let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", watcher.epoll.as_raw_fd())).unwrap();
+            info.lines().any(|line| line.contains(&format!("data: {key:>16x} ")))
+        };
+        assert!(watcher.watched().contains_key(&key) && is_on_the_kernels_list());
+        let copy = watch.get_ref().try_clone().unwrap();
+        drop(watch);
+        assert!(!watcher.watched().contains_key(&key) && !is_on_the_kernels_list());
+        drop((copy, theirs));
+    }
+}
