@@ -100,6 +100,7 @@ pub struct Command {
     merge_stderr: bool,
     stop_on_drop: bool,
     process_group: Option<i32>,
+    is_new_session: bool,
     user: Option<Arc<str>>,
     user_via: Option<UserVia>,
 }
@@ -179,6 +180,7 @@ impl Command {
             merge_stderr: false,
             stop_on_drop: false,
             process_group: None,
+            is_new_session: false,
             user: None,
             user_via: None,
         }
@@ -372,9 +374,38 @@ impl Command {
     }
 
     /// The process group that the child joins; 0 is a new one of its own, which Ctrl-C in the terminal doesn't reach,
-    /// and which is stopped as a whole.
+    /// and which is stopped as a whole. Not together with [`new_session`](Command::new_session).
     pub fn process_group(&mut self, group: i32) -> &mut Command {
         self.process_group = Some(group);
+        self
+    }
+
+    /// Runs the command in a session of its own, without a controlling terminal.
+    ///
+    /// Ctrl-C, Ctrl-Z and the end of the terminal don't reach it, and `/dev/tty` is not there for it: what would ask for a
+    /// password has nobody to ask. Its standard streams are what they are without this, even a terminal. It leads a process
+    /// group of its own, which is stopped as a whole, as with [`process_group(0)`](Command::process_group).
+    ///
+    /// ```
+    /// use deluxe_process::Command;
+    /// # futures_lite::future::block_on(async {
+    /// let mut command = Command::new("sh");
+    /// command.args(["-c", "(: </dev/tty) 2>/dev/null || echo nobody to ask"]);
+    /// assert_eq!(command.new_session().read().await?, "nobody to ask");
+    /// # Ok::<(), deluxe_process::Error>(()) }).unwrap();
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Of the ways to run: [`InvalidInput`](crate::ErrorKind::InvalidInput) together with
+    /// [`process_group`](Command::process_group), because the leader of a session can't change its group.
+    ///
+    /// # Platform support
+    ///
+    /// Unix. Through sudo it is sudo that gets the session; whether the command has another one, sudo's rules say.
+    #[doc(alias = "setsid")]
+    pub fn new_session(&mut self) -> &mut Command {
+        self.is_new_session = true;
         self
     }
 

@@ -79,6 +79,7 @@
 //! | tokio's `AsyncRead`, `AsyncWrite` | those of futures-io; `tokio_util::compat` turns one into the other |
 //! | `io::Error` | [`Error`], which becomes an `io::Error` by `?`, and can be had back from it by `io::Error::downcast` |
 //! | `uid`, `gid`, `groups` | [`user`](Command::user), by name and with all that belongs to it |
+//! | `setsid` | [`new_session`](Command::new_session) |
 //! | `pre_exec` | not here |
 //!
 //! # Features

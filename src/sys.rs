@@ -61,7 +61,7 @@ pub(crate) struct Blueprint {
     pub(crate) stderr: Source,
     /// `Some(0)` for a group of its own.
     pub(crate) process_group: Option<i32>,
-    /// A session of its own, without a terminal.
+    /// A session of its own, without a terminal; never together with a group, which the leader of one can't change.
     pub(crate) is_new_session: bool,
     /// Who it runs as, when that is not who we are.
     pub(crate) identity: Option<Identity>,
@@ -171,7 +171,7 @@ pub(crate) fn can_begin() -> bool {
 /// [`can_begin`].
 ///
 /// Before it has left, or ended, the child may still be on its way to its program, so it must not have been asked for a
-/// group of its own: a signal to that would reach this program's.
+/// group or a session of its own: a signal to that would reach this program's.
 pub(crate) fn begin(
     blueprint: &Blueprint,
     others: &[PathBuf],

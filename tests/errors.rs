@@ -163,6 +163,8 @@ async fn failures_of_the_caller(place: &Place, failures: &mut Failures) {
     failures.of("an empty name of a variable", touch().env("", "value").run().await, InvalidInput);
     failures.of("NUL in the directory", touch().current_dir("/a\0b").run().await, InvalidInput);
     failures.of("a negative process group", touch().process_group(-1).run().await, InvalidInput);
+    let apart = touch().process_group(0).new_session().run().await;
+    failures.of("a process group in a session of its own", apart, InvalidInput);
     failures.of("spawn with input", touch().input("x").spawn().await, InvalidInput);
     failures.of("spawn with tee", touch().tee().spawn().await, InvalidInput);
 

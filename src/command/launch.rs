@@ -169,7 +169,7 @@ pub(super) fn not_started(error: Error, clock: Clock, line: &str) -> Error {
 
 /// Whether the command needs no account to be looked at, and no group to be signalled, and there is room.
 fn can_be_begun(command: &Command) -> bool {
-    command.user.is_none() && command.process_group.is_none() && sys::can_begin()
+    command.user.is_none() && command.process_group.is_none() && !command.is_new_session && sys::can_begin()
 }
 
 /// A child that was begun, once it runs its program.
@@ -223,7 +223,7 @@ fn launch_here(command: &Command, unsaid: Unsaid, clock: Clock, line: Arc<str>) 
     let start = || {
         let handle = sys::spawn(&blueprint)
             .map_err(|refusal| lookup::explain(refusal, &blueprint.program, blueprint.directory.as_deref()))?;
-        let leads_group = command.process_group == Some(0);
+        let leads_group = command.process_group == Some(0) || command.is_new_session;
         let Some(switch) = &switch else { return Ok(Process::child(handle, leads_group, Arc::clone(&line))) };
         handle.keep_epitaph();
         Ok(Process::launcher(handle, leads_group, Arc::clone(&line), Arc::clone(switch) as Arc<dyn Deputy>))
@@ -302,6 +302,9 @@ fn validate(command: &Command) -> Result<()> {
     }
     if command.process_group.is_some_and(|group| group < 0) {
         return invalid("a process group can't be negative".into());
+    }
+    if command.is_new_session && command.process_group.is_some() {
+        return invalid("with a session of its own it leads a process group, and can't be given one as well".into());
     }
     Ok(())
 }
@@ -391,7 +394,7 @@ impl Pipes {
                 false => self.output(command.stderr.as_ref(), unsaid, command.tee, Which::Stderr)?,
             },
             process_group: command.process_group,
-            is_new_session: false,
+            is_new_session: command.is_new_session,
             identity,
         })
     }

@@ -495,6 +495,7 @@ pub(crate) fn begin(
 ) -> Option<Result<(Handle, Outcome), Refusal>> {
     debug_assert!(blueprint.identity.is_none(), "who would be asked when this program may be traced again?");
     debug_assert!(blueprint.process_group.is_none(), "its group could not be signalled yet");
+    debug_assert!(!blueprint.is_new_session, "nor could that of its session");
     if is_refused() {
         return None;
     }

@@ -112,6 +112,7 @@ plays! {
     timeout_of_what_ignores_it: ALL, ARRANGEMENTS, Plain;
     timeout_on_a_terminal: ALL, ARRANGEMENTS, Terminal;
     stop_of_a_child: ALL, ARRANGEMENTS, Plain;
+    timeout_in_a_session: ALL, ARRANGEMENTS, Plain;
     drop_of_a_run: ALL, ARRANGEMENTS, Plain;
     end_of_the_program: ID_ONLY, IN_BETWEEN, Plain;
     what_cannot_be_stopped_is_reported: ID_ONLY, &["Defaults:CALLER !use_pty"], Plain;
@@ -689,6 +690,16 @@ fn timeout_of_what_ignores_it(cast: &Cast) {
     assert_nothing_runs(&cast.target);
     // Killed at once.
     let error = block_on(command.shutdown(Shutdown::kill()).output()).unwrap_err();
+    assert!(std::error::Error::source(&error).is_none(), "{error:?}");
+    assert_nothing_runs(&cast.target);
+}
+
+fn timeout_in_a_session(cast: &Cast) {
+    let mut command = cast.shell(STUBBORN);
+    command.new_session().timeout(soon()).shutdown(impatient());
+    let error = block_on(command.output()).unwrap_err();
+    assert!(error.is_timeout(), "{error:?}");
+    assert_eq!(error.stdout(), Some(&b"begun\n"[..]));
     assert!(std::error::Error::source(&error).is_none(), "{error:?}");
     assert_nothing_runs(&cast.target);
 }
