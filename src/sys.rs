@@ -20,6 +20,7 @@ pub(crate) mod dispositions;
 pub(crate) mod files;
 #[cfg(all(feature = "daemon", target_os = "linux"))]
 pub(crate) mod handover;
+pub(crate) mod limits;
 #[cfg(all(feature = "daemon", target_os = "linux"))]
 pub(crate) mod locks;
 pub(crate) mod proc;
@@ -45,6 +46,7 @@ use std::process::ExitStatus;
 use std::sync::Arc;
 
 pub(crate) use descriptors::Descriptor;
+use limits::{Limit, Resource};
 
 /// What a child finds when it starts; says nothing about how it is created.
 #[derive(Debug)]
@@ -63,6 +65,8 @@ pub(crate) struct Blueprint {
     pub(crate) process_group: Option<i32>,
     /// A session of its own, without a terminal; never together with a group, which the leader of one can't change.
     pub(crate) is_new_session: bool,
+    /// Each resource once.
+    pub(crate) limits: Vec<Limit>,
     /// Who it runs as, when that is not who we are.
     pub(crate) identity: Option<Identity>,
 }
@@ -96,6 +100,7 @@ pub(crate) enum Step {
     Session,
     Group,
     Streams,
+    Limit(Resource),
     Identity,
     Directory,
     Execute,
@@ -154,7 +159,7 @@ pub(crate) fn spawn(blueprint: &Blueprint) -> Result<Handle, Refusal> {
             return spawn::spawn(blueprint);
         }
     }
-    Ok(exit_portable::spawn(blueprint).map(Handle::Portable)?)
+    exit_portable::spawn(blueprint).map(Handle::Portable)
 }
 
 /// What becomes of a child that was begun.

@@ -27,6 +27,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::offthread::Slots;
 use crate::process::{Deputy, Leash, Process};
 use crate::sys::descriptors::{self, PipeEnd};
+use crate::sys::limits::Limit;
 use crate::sys::{self, Blueprint, Identity, Outcome, Refusal, Source};
 use crate::trace;
 
@@ -306,6 +307,15 @@ fn validate(command: &Command) -> Result<()> {
     if command.is_new_session && command.process_group.is_some() {
         return invalid("with a session of its own it leads a process group, and can't be given one as well".into());
     }
+    for (resource, limit) in &command.resource_limits {
+        if resource.of_system().is_none() {
+            let message = format!("could not be started: this platform has no {resource}");
+            return Err(Error::new(ErrorKind::Unsupported, message));
+        }
+        if let Some((soft, hard)) = limit.contradiction() {
+            return invalid(format!("of {resource} the soft limit {soft} is above the hard limit {hard}"));
+        }
+    }
     Ok(())
 }
 
@@ -332,6 +342,11 @@ pub(super) fn program(command: &Command, path: Option<OsString>) -> Result<PathB
 pub(super) fn argv(command: &Command) -> Vec<OsString> {
     let first = command.arg0.clone().unwrap_or_else(|| command.shown_program().to_owned());
     std::iter::once(first).chain(command.args.iter().map(|arg| arg.value.clone())).collect()
+}
+
+/// As the system has them.
+fn limits(command: &Command) -> Vec<Limit> {
+    command.resource_limits.iter().filter_map(|(resource, limit)| Some(limit.of(resource.of_system()?))).collect()
 }
 
 impl Environment {
@@ -395,6 +410,7 @@ impl Pipes {
             },
             process_group: command.process_group,
             is_new_session: command.is_new_session,
+            limits: limits(command),
             identity,
         })
     }

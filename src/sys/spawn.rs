@@ -18,10 +18,11 @@ use rustix::process::{Pid, WaitOptions};
 use crate::sys::exit_pidfd::{Adopted, Pidfd};
 use crate::sys::{Blueprint, Handle, Refusal, Source, Step};
 
-/// Whether this engine can do it: it has no way to change who the child runs as, and on old C libraries none to change
-/// the directory or the session.
+/// Whether this engine can do it: it has no way to change who the child runs as or to limit it, and on old C libraries none
+/// to change the directory or the session.
 pub(crate) fn can(blueprint: &Blueprint) -> bool {
     blueprint.identity.is_none()
+        && blueprint.limits.is_empty()
         && (blueprint.directory.is_none() || add_change_directory().is_some())
         && (!blueprint.is_new_session || can_make_sessions())
 }
