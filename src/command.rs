@@ -7,6 +7,7 @@ mod events;
 mod input;
 mod launch;
 mod launcher;
+mod limits;
 mod lines;
 mod lookup;
 mod output;
@@ -33,6 +34,7 @@ pub use events::{Event, Events};
 use input::Input;
 pub use launch::Spawn;
 pub use launcher::UserVia;
+pub use limits::{Resource, ResourceLimit};
 pub use lines::Lines;
 pub use output::{Output, OutputLimit};
 pub use run::Run;
@@ -100,6 +102,8 @@ pub struct Command {
     merge_stderr: bool,
     stop_on_drop: bool,
     process_group: Option<i32>,
+    is_new_session: bool,
+    resource_limits: BTreeMap<Resource, ResourceLimit>,
     user: Option<Arc<str>>,
     user_via: Option<UserVia>,
 }
@@ -179,6 +183,8 @@ impl Command {
             merge_stderr: false,
             stop_on_drop: false,
             process_group: None,
+            is_new_session: false,
+            resource_limits: BTreeMap::new(),
             user: None,
             user_via: None,
         }
@@ -372,9 +378,84 @@ impl Command {
     }
 
     /// The process group that the child joins; 0 is a new one of its own, which Ctrl-C in the terminal doesn't reach,
-    /// and which is stopped as a whole.
+    /// and which is stopped as a whole. Not together with [`new_session`](Command::new_session).
     pub fn process_group(&mut self, group: i32) -> &mut Command {
         self.process_group = Some(group);
+        self
+    }
+
+    /// Runs the command in a session of its own, without a controlling terminal.
+    ///
+    /// Ctrl-C, Ctrl-Z and the end of the terminal don't reach it, and `/dev/tty` is not there for it: what would ask for a
+    /// password has nobody to ask. Its standard streams are what they are without this, even a terminal. It leads a process
+    /// group of its own, which is stopped as a whole, as with [`process_group(0)`](Command::process_group).
+    ///
+    /// ```
+    /// use deluxe_process::Command;
+    /// # futures_lite::future::block_on(async {
+    /// let mut command = Command::new("sh");
+    /// command.args(["-c", "(: </dev/tty) 2>/dev/null || echo nobody to ask"]);
+    /// assert_eq!(command.new_session().read().await?, "nobody to ask");
+    /// # Ok::<(), deluxe_process::Error>(()) }).unwrap();
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Of the ways to run: [`InvalidInput`](crate::ErrorKind::InvalidInput) together with
+    /// [`process_group`](Command::process_group), because the leader of a session can't change its group.
+    ///
+    /// # Platform support
+    ///
+    /// Unix. Through sudo it is sudo that gets the session; whether the command has another one, sudo's rules say.
+    #[doc(alias = "setsid")]
+    pub fn new_session(&mut self) -> &mut Command {
+        self.is_new_session = true;
+        self
+    }
+
+    /// Limits what the command can have of a resource, as ulimit does in a shell. For the same resource the last call counts.
+    ///
+    /// A number is the soft and the hard limit; [`ResourceLimit`] says more. What it counts depends on the [`Resource`]. The
+    /// system sets it in the child, just before that executes the program: never for this program itself. Each process that
+    /// the command starts has the same limits, for itself: they are no sum for all of them.
+    ///
+    /// ```
+    /// use deluxe_process::{Command, Resource, ResourceLimit, Signal};
+    /// # futures_lite::future::block_on(async {
+    /// let mut command = Command::new("sh");
+    /// command.args(["-c", "ulimit -n; ulimit -Hn; ulimit -c"]);
+    /// command.resource_limit(Resource::OpenFiles, ResourceLimit::new(64).soft(32)).resource_limit(Resource::CoreSize, 0);
+    /// assert_eq!(command.read().await?, "32\n64\n0");
+    ///
+    /// let mut command = Command::new("sh");
+    /// command.args(["-c", "while :; do :; done"]).resource_limit(Resource::CpuTime, ResourceLimit::new(2).soft(1));
+    /// assert_eq!(command.run().await.unwrap_err().signal(), Some(Signal::XCPU));
+    /// # Ok::<(), deluxe_process::Error>(()) }).unwrap();
+    /// ```
+    ///
+    /// With [`user`](Command::user) root sets them before it becomes that user, and so may raise them; who has more processes
+    /// than he may then have starts no command. Through sudo they are sudo's, and the command has them from there, unless
+    /// sudo's rules or PAM (`limits.conf`) say otherwise.
+    ///
+    /// # Errors
+    ///
+    /// Of the ways to run, naming the resource: [`InvalidInput`](crate::ErrorKind::InvalidInput) for a soft limit above the
+    /// hard one; [`PermissionDenied`](crate::ErrorKind::PermissionDenied) for a hard limit that is above that of this program,
+    /// without the right to raise it (on Linux `CAP_SYS_RESOURCE`, and open files have a bound for everybody,
+    /// `/proc/sys/fs/nr_open`); [`Unsupported`](crate::ErrorKind::Unsupported) for a resource that the platform does not have.
+    ///
+    /// A program that can't even begin within its limits ends as the system has it: by a signal, or with an exit status of 127
+    /// of the dynamic linker's.
+    ///
+    /// # Platform support
+    ///
+    /// Unix. On Linux it costs a system call; where our own spawn is not `clone3` (see [the platform
+    /// table](crate#platforms)), this program is forked for it.
+    #[doc(alias = "setrlimit")]
+    #[doc(alias = "rlimit")]
+    #[doc(alias = "ulimit")]
+    pub fn resource_limit(&mut self, resource: Resource, limit: impl Into<ResourceLimit>) -> &mut Command {
+        self.resource_limits.insert(resource, limit.into());
         self
     }
 

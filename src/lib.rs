@@ -21,6 +21,7 @@
 //! - [`Run`], [`Lines`], [`Events`]: a run to its end, as a future, as the lines of stdout, as all that happens.
 //! - [`Output`], [`OutputLimit`]: what was captured, and how much is kept.
 //! - [`Spawn`], [`Child`], [`Stdio`]: a start, the handle to what was started, and where its streams go.
+//! - [`Resource`], [`ResourceLimit`]: what the system limits a command to, by [`Command::resource_limit`].
 //! - [`Process`], [`Wait`], [`Shutdown`]: a handle to any process; the future of its end; how it is asked to end.
 //! - [`Signal`], [`Signals`], [`SignalInfo`]: a signal by name; a stream of those that arrive; which one, and from whom.
 //!   In the module [`signal`]: [`termination`](signal::termination()), the request to end as a future, and what to know
@@ -79,7 +80,9 @@
 //! | tokio's `AsyncRead`, `AsyncWrite` | those of futures-io; `tokio_util::compat` turns one into the other |
 //! | `io::Error` | [`Error`], which becomes an `io::Error` by `?`, and can be had back from it by `io::Error::downcast` |
 //! | `uid`, `gid`, `groups` | [`user`](Command::user), by name and with all that belongs to it |
-//! | `pre_exec` | not here |
+//! | `setsid` | [`new_session`](Command::new_session) |
+//! | `setrlimit` in a `pre_exec` | [`resource_limit`](Command::resource_limit) |
+//! | `pre_exec` with anything else | not here |
 //!
 //! # Features
 //!
@@ -132,8 +135,8 @@ mod command;
 pub mod daemon;
 
 pub use command::{
-    Child, ChildStderr, ChildStdin, ChildStdout, Command, Event, Events, Lines, Output, OutputLimit, Run, Spawn, Stdio,
-    UserVia,
+    Child, ChildStderr, ChildStdin, ChildStdout, Command, Event, Events, Lines, Output, OutputLimit, Resource,
+    ResourceLimit, Run, Spawn, Stdio, UserVia,
 };
 #[cfg(all(feature = "daemon", target_os = "linux"))]
 pub use daemon::{Controller, Daemon};

@@ -20,6 +20,7 @@ pub(crate) mod dispositions;
 pub(crate) mod files;
 #[cfg(all(feature = "daemon", target_os = "linux"))]
 pub(crate) mod handover;
+pub(crate) mod limits;
 #[cfg(all(feature = "daemon", target_os = "linux"))]
 pub(crate) mod locks;
 pub(crate) mod proc;
@@ -48,6 +49,7 @@ use std::process::ExitStatus;
 use std::sync::Arc;
 
 pub(crate) use descriptors::Descriptor;
+use limits::{Limit, Resource};
 
 /// What a child finds when it starts; says nothing about how it is created.
 #[derive(Debug)]
@@ -64,8 +66,10 @@ pub(crate) struct Blueprint {
     pub(crate) stderr: Source,
     /// `Some(0)` for a group of its own.
     pub(crate) process_group: Option<i32>,
-    /// A session of its own, without a terminal.
+    /// A session of its own, without a terminal; never together with a group, which the leader of one can't change.
     pub(crate) is_new_session: bool,
+    /// Each resource once.
+    pub(crate) limits: Vec<Limit>,
     /// Who it runs as, when that is not who we are.
     pub(crate) identity: Option<Identity>,
 }
@@ -99,6 +103,7 @@ pub(crate) enum Step {
     Session,
     Group,
     Streams,
+    Limit(Resource),
     Identity,
     Directory,
     Execute,
@@ -157,7 +162,7 @@ pub(crate) fn spawn(blueprint: &Blueprint) -> Result<Handle, Refusal> {
             return spawn::spawn(blueprint);
         }
     }
-    Ok(exit_portable::spawn(blueprint).map(Handle::Portable)?)
+    exit_portable::spawn(blueprint).map(Handle::Portable)
 }
 
 /// What becomes of a child that was begun.
@@ -174,7 +179,7 @@ pub(crate) fn can_begin() -> bool {
 /// [`can_begin`].
 ///
 /// Before it has left, or ended, the child may still be on its way to its program, so it must not have been asked for a
-/// group of its own: a signal to that would reach this program's.
+/// group or a session of its own: a signal to that would reach this program's.
 pub(crate) fn begin(
     blueprint: &Blueprint,
     others: &[PathBuf],

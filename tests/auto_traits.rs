@@ -14,8 +14,8 @@ use deluxe_process::daemon::{
 use deluxe_process::signal::{Cause, Handle, Termination};
 use deluxe_process::{
     BoxError, Child, ChildStderr, ChildStdin, ChildStdout, Command, Controller, Daemon, Error, ErrorKind, Event,
-    Events, Lines, Output, OutputLimit, Process, Run, Shutdown, Signal, SignalInfo, Signals, Spawn, Stdio, User,
-    UserVia, Wait,
+    Events, Lines, Output, OutputLimit, Process, Resource, ResourceLimit, Run, Shutdown, Signal, SignalInfo, Signals,
+    Spawn, Stdio, User, UserVia, Wait,
 };
 use serde::{Deserialize, Serialize};
 
@@ -62,6 +62,8 @@ shared![
     OutputLimit,
     Process,
     Ready,
+    Resource,
+    ResourceLimit,
     Shutdown,
     Signal,
     SignalInfo,

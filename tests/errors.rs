@@ -16,7 +16,9 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use deluxe_process::{Command, Error, ErrorKind, OutputLimit, Process, Result, Shutdown, Signal, Stdio};
+use deluxe_process::{
+    Command, Error, ErrorKind, OutputLimit, Process, Resource, ResourceLimit, Result, Shutdown, Signal, Stdio,
+};
 use futures_lite::{AsyncRead, StreamExt};
 
 use executors::{Itself, Outcome, Place, passes, sh, until};
@@ -141,7 +143,7 @@ async fn every_failure_to_start_has_its_kind_and_names_its_file() -> Outcome {
 
 /// What the caller got wrong.
 async fn failures_of_the_caller(place: &Place, failures: &mut Failures) {
-    use ErrorKind::{InputUsed, InvalidInput};
+    use ErrorKind::{InputUsed, InvalidInput, PermissionDenied};
 
     let made = place.at("made");
     let touch = || {
@@ -163,6 +165,13 @@ async fn failures_of_the_caller(place: &Place, failures: &mut Failures) {
     failures.of("an empty name of a variable", touch().env("", "value").run().await, InvalidInput);
     failures.of("NUL in the directory", touch().current_dir("/a\0b").run().await, InvalidInput);
     failures.of("a negative process group", touch().process_group(-1).run().await, InvalidInput);
+    let apart = touch().process_group(0).new_session().run().await;
+    failures.of("a process group in a session of its own", apart, InvalidInput);
+    let crossed = touch().resource_limit(Resource::OpenFiles, ResourceLimit::new(64).soft(65)).run().await;
+    failures.of("a soft limit above the hard one", crossed, InvalidInput);
+    // Nobody may: /proc/sys/fs/nr_open is the bound for root.
+    let unbounded = touch().resource_limit(Resource::OpenFiles, ResourceLimit::unlimited()).run().await;
+    failures.of("a limit that may not be raised", unbounded, PermissionDenied);
     failures.of("spawn with input", touch().input("x").spawn().await, InvalidInput);
     failures.of("spawn with tee", touch().tee().spawn().await, InvalidInput);
 

@@ -33,6 +33,7 @@ on_every_executor![
     a_child_stopped_on_drop,
     a_process_outlives_its_child_handle,
     children_in_groups,
+    children_in_sessions,
     a_child_of_ours_by_number,
     a_child_of_anothers_by_number,
     the_exit_status_of_a_process_that_is_no_child,
@@ -312,6 +313,38 @@ async fn children_in_groups() -> Outcome {
         child.stop().await?;
     }
     assert_eq!(sleep.process_group(-5).spawn().await.unwrap_err().kind(), ErrorKind::InvalidInput);
+    Ok(())
+}
+
+/// Process group, session and controlling terminal, as the kernel has them.
+fn place(pid: u32) -> [u32; 3] {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let mut fields = stat.rsplit_once(") ").unwrap().1.split(' ').skip(2).map(|field| field.parse().unwrap());
+    std::array::from_fn(|_| fields.next().unwrap())
+}
+
+async fn children_in_sessions() -> Outcome {
+    let mark = Mark::new();
+    let mut sleep = mark.put_on(Command::new("sleep"));
+    sleep.arg("1000");
+    let own_session = place(std::process::id())[1];
+    let plain = sleep.spawn().await?;
+    assert_eq!(place(plain.id())[1], own_session);
+    let leader = sleep.new_session().spawn().await?;
+    assert_eq!(place(leader.id()), [leader.id(), leader.id(), 0]);
+    assert_eq!(family(leader.id()).0, std::process::id());
+    for child in [plain, leader] {
+        child.stop().await?;
+    }
+    // The other ways to run, of which it is the shell itself that is looked at.
+    let mut stat = sh("read pid name state parent group session terminal rest < /proc/$$/stat; \
+                       test $session-$group-$terminal = $$-$$-0");
+    assert_eq!(stat.status().await?.code(), Some(1));
+    assert_eq!(stat.new_session().status().await?.code(), Some(0));
+    assert_eq!(stat.output().await?.status.code(), Some(0));
+    for group in [0, 1, -1] {
+        assert_eq!(sleep.process_group(group).spawn().await.unwrap_err().kind(), ErrorKind::InvalidInput);
+    }
     Ok(())
 }
 

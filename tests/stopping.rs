@@ -33,6 +33,7 @@ on_every_executor![
     a_stop_without_grace_asks_nobody,
     a_stop_reaches_what_is_stopped,
     a_stop_reaches_the_group,
+    a_stop_reaches_the_group_of_a_session,
     a_stop_that_is_dropped_is_carried_out,
     stops_at_the_same_time,
 ];
@@ -324,12 +325,20 @@ async fn a_stop_reaches_what_is_stopped() -> Outcome {
 }
 
 async fn a_stop_reaches_the_group() -> Outcome {
+    stops_of_a_group(|command| command.process_group(0)).await
+}
+
+async fn a_stop_reaches_the_group_of_a_session() -> Outcome {
+    stops_of_a_group(Command::new_session).await
+}
+
+async fn stops_of_a_group(set_apart: fn(&mut Command) -> &mut Command) -> Outcome {
     // The parent of the second sleep is gone, so that only the group leads there; it does not heed the first request.
     let script = "(trap '' TERM; sleep 1000 & echo up); exec sleep 1000";
     for shutdown in [Shutdown::new().grace(Duration::from_millis(200)), Shutdown::kill()] {
         let mark = Mark::new();
         let mut command = mark.put_on(sh(script));
-        command.process_group(0).shutdown(shutdown).stdout(Stdio::piped());
+        set_apart(&mut command).shutdown(shutdown).stdout(Stdio::piped());
         let child = command.spawn().await?;
         let mut up = [0; 3];
         child.take_stdout().unwrap().read_exact(&mut up).await?;

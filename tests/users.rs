@@ -37,6 +37,8 @@ enum Needs {
     Sudo,
     /// Root, to make accounts, and a system that keeps keys.
     Keys,
+    /// Root, to make accounts, and leave to raise limits.
+    Limits,
     /// Root, and leave to make a mount namespace, to change files of the system for one process alone.
     Mounts,
 }
@@ -47,6 +49,7 @@ impl Needs {
             Needs::Nothing => true,
             Needs::Root => accounts::is_root(),
             Needs::Keys => accounts::is_root() && again::can_keep_keys(),
+            Needs::Limits => accounts::is_root() && again::can_raise_limits(),
             Needs::Sudo => sudo::is_there(),
             Needs::Mounts => accounts::is_root() && again::can_mount(),
         }
@@ -86,6 +89,7 @@ fn main() -> ExitCode {
         Needs::Mounts,
         [login_defs_decides, login_defs_that_cannot_be_read, login_defs_that_is_missing]
     ));
+    cases.extend(cases!(native, Needs::Limits, [limits_are_roots_to_raise]));
     cases.extend(cases!(native, Needs::Keys, [roots_keys_stay_with_root]));
     cases.extend(cases!(
         native,
@@ -93,6 +97,7 @@ fn main() -> ExitCode {
         [
             all_ids_and_groups,
             there_is_no_way_back,
+            limits_are_the_users_as_well,
             the_environment_is_the_users_own,
             programs_and_directories_are_the_users,
             exit_statuses_are_the_commands_own,
@@ -122,7 +127,7 @@ fn main() -> ExitCode {
     let conclusion = libtest_mimic::run(&Arguments::from_args(), trials.collect());
     if skipped > 0 {
         eprintln!(
-            "{skipped} tests were ignored: they need root, sudo, and leave to make accounts and mount namespaces"
+            "{skipped} tests were ignored: they need root, sudo, and leave to make accounts and mount namespaces and to raise limits"
         );
     }
     conclusion.exit_code()

@@ -50,6 +50,19 @@ impl Spawner {
     }
 }
 
+/// Has the child make a session of its own, in the only way that std and tokio have for it.
+pub(crate) fn new_session(command: &mut tokio::process::Command) {
+    // SAFETY: after the fork it makes one system call.
+    unsafe { command.pre_exec(|| Ok(rustix::process::setsid().map(|_| ())?)) };
+}
+
+/// The same for a limit: no core dumps.
+pub(crate) fn no_core_dumps(command: &mut tokio::process::Command) {
+    let limit = rustix::process::Rlimit { current: Some(0), maximum: Some(0) };
+    // SAFETY: after the fork it makes one system call.
+    unsafe { command.pre_exec(move || Ok(rustix::process::setrlimit(rustix::process::Resource::Core, limit)?)) };
+}
+
 /// Waits for a child, and takes its status.
 pub(crate) fn wait(pid: i32) {
     let mut status = 0;

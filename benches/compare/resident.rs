@@ -1,14 +1,17 @@
 //! Spawn and wait with 2 GiB in memory, which whoever forks has to copy the page tables of.
 //!
 //! Most ways to spawn avoid the fork, until something is asked for that they can't do without one: a `PATH` together
-//! with a bare name, another user. So that is what is asked for here, beside a plain spawn.
+//! with a bare name, another user, a session of its own, a limit. So that is what is asked for here, beside a plain spawn.
 
 use std::env;
 use std::ffi::OsString;
 
+use deluxe_process::Resource;
+
 use crate::children;
 use crate::executors::{Tokio, Way, block_on};
 use crate::harness::{Race, timed};
+use crate::raw;
 use crate::record::Unit::Seconds;
 use crate::session::Session;
 
@@ -83,6 +86,16 @@ pub(crate) fn run(session: &Session) {
         command.process_group(0);
         command
     };
+    let own_session = || {
+        let mut command = deluxe_process::Command::new(&program);
+        command.new_session();
+        command
+    };
+    let limited = || {
+        let mut command = deluxe_process::Command::new(&program);
+        command.resource_limit(Resource::CoreSize, 0);
+        command
+    };
     let ours = |make: &dyn Fn() -> deluxe_process::Command| {
         let one = || {
             let command = make();
@@ -112,6 +125,8 @@ pub(crate) fn run(session: &Session) {
     race.add_in(SHARED, "ours, plain", || ours(&|| deluxe_process::Command::new(&program)));
     race.add_in(SHARED, "ours, PATH set", || ours(&|| with_path(&path)));
     race.add_in(SHARED, "ours, own group", || ours(&own_group));
+    race.add_in(SHARED, "ours, own session", || ours(&own_session));
+    race.add_in(SHARED, "ours, a limit", || ours(&limited));
     race.add_in(SHARED, "tokio ct, plain", || of_tokio(&|| tokio::process::Command::new(&program), quickly));
     race.add_in(ALONE, "async-process, plain", || of_async_process(&|| async_process::Command::new(&program), quickly));
     race.add_in(SHARED, "std, PATH set", || {
@@ -125,6 +140,16 @@ pub(crate) fn run(session: &Session) {
         };
         of_tokio(&command, once)
     });
+    let with = |prepare: fn(&mut tokio::process::Command)| {
+        let command = || {
+            let mut command = tokio::process::Command::new(&program);
+            prepare(&mut command);
+            command
+        };
+        of_tokio(&command, once)
+    };
+    race.add_in(SHARED, "tokio ct, own session", || with(raw::new_session));
+    race.add_in(SHARED, "tokio ct, a limit", || with(raw::no_core_dumps));
     race.add_in(ALONE, "async-process, PATH set", || {
         let command = || {
             let mut command = async_process::Command::new(name);
@@ -168,4 +193,8 @@ pub(crate) fn run(session: &Session) {
         "ours, own group",
         &[("ours, plain", LIKE_PLAIN)],
     );
+    let own_session = [("tokio ct, own session", None), ("ours, plain", LIKE_PLAIN)];
+    session.report(&case("in a session of its own"), Seconds, &samples, "ours, own session", &own_session);
+    let limited = [("tokio ct, a limit", None), ("ours, plain", LIKE_PLAIN)];
+    session.report(&case("with a limit"), Seconds, &samples, "ours, a limit", &limited);
 }

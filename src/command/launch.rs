@@ -27,6 +27,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::offthread::Slots;
 use crate::process::{Deputy, Leash, Process};
 use crate::sys::descriptors::{self, PipeEnd};
+use crate::sys::limits::Limit;
 use crate::sys::{self, Blueprint, Identity, Outcome, Refusal, Source};
 use crate::trace;
 
@@ -169,7 +170,7 @@ pub(super) fn not_started(error: Error, clock: Clock, line: &str) -> Error {
 
 /// Whether the command needs no account to be looked at, and no group to be signalled, and there is room.
 fn can_be_begun(command: &Command) -> bool {
-    command.user.is_none() && command.process_group.is_none() && sys::can_begin()
+    command.user.is_none() && command.process_group.is_none() && !command.is_new_session && sys::can_begin()
 }
 
 /// A child that was begun, once it runs its program.
@@ -223,7 +224,7 @@ fn launch_here(command: &Command, unsaid: Unsaid, clock: Clock, line: Arc<str>) 
     let start = || {
         let handle = sys::spawn(&blueprint)
             .map_err(|refusal| lookup::explain(refusal, &blueprint.program, blueprint.directory.as_deref()))?;
-        let leads_group = command.process_group == Some(0);
+        let leads_group = command.process_group == Some(0) || command.is_new_session;
         let Some(switch) = &switch else { return Ok(Process::child(handle, leads_group, Arc::clone(&line))) };
         handle.keep_epitaph();
         Ok(Process::launcher(handle, leads_group, Arc::clone(&line), Arc::clone(switch) as Arc<dyn Deputy>))
@@ -303,6 +304,18 @@ fn validate(command: &Command) -> Result<()> {
     if command.process_group.is_some_and(|group| group < 0) {
         return invalid("a process group can't be negative".into());
     }
+    if command.is_new_session && command.process_group.is_some() {
+        return invalid("with a session of its own it leads a process group, and can't be given one as well".into());
+    }
+    for (resource, limit) in &command.resource_limits {
+        if resource.of_system().is_none() {
+            let message = format!("could not be started: this platform has no {resource}");
+            return Err(Error::new(ErrorKind::Unsupported, message));
+        }
+        if let Some((soft, hard)) = limit.contradiction() {
+            return invalid(format!("of {resource} the soft limit {soft} is above the hard limit {hard}"));
+        }
+    }
     Ok(())
 }
 
@@ -329,6 +342,11 @@ pub(super) fn program(command: &Command, path: Option<OsString>) -> Result<PathB
 pub(super) fn argv(command: &Command) -> Vec<OsString> {
     let first = command.arg0.clone().unwrap_or_else(|| command.shown_program().to_owned());
     std::iter::once(first).chain(command.args.iter().map(|arg| arg.value.clone())).collect()
+}
+
+/// As the system has them.
+fn limits(command: &Command) -> Vec<Limit> {
+    command.resource_limits.iter().filter_map(|(resource, limit)| Some(limit.of(resource.of_system()?))).collect()
 }
 
 impl Environment {
@@ -391,7 +409,8 @@ impl Pipes {
                 false => self.output(command.stderr.as_ref(), unsaid, command.tee, Which::Stderr)?,
             },
             process_group: command.process_group,
-            is_new_session: false,
+            is_new_session: command.is_new_session,
+            limits: limits(command),
             identity,
         })
     }

@@ -10,6 +10,7 @@ use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{self, Path, PathBuf};
 
+use crate::command::limits::Resource;
 use crate::command::quote::quoted;
 use crate::error::{Error, ErrorKind, Result};
 use crate::sys::{Refusal, Step, files};
@@ -131,6 +132,14 @@ pub(super) fn explain(refusal: Refusal, program: &Path, directory: Option<&Path>
         }
         Step::Identity => {
             return Error::io("could not be started: this process may not become another user", error);
+        }
+        Step::Limit(resource) => {
+            let name = Resource::named(resource);
+            let what = match error.raw_os_error() {
+                Some(libc::EPERM) => format!("this process may not set {name} that high"),
+                _ => format!("{name} could not be set"),
+            };
+            return Error::io(format!("could not be started: {what}"), error);
         }
         Step::Group => return Error::io("could not be started: it can't join that process group", error),
         Step::Session => return failed("it can't have a session of its own").with_source(error),

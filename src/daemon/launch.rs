@@ -175,6 +175,7 @@ fn begin(name: &'static str, environment: Vec<(OsString, OsString)>) -> Result<(
         stderr: Source::Descriptor(Arc::new(writer)),
         process_group: None,
         is_new_session: false,
+        limits: Vec::new(),
         identity: None,
     };
     let start = || {

@@ -108,6 +108,7 @@ fn begin_second(socket: Option<OwnedFd>, hello: &Hello) -> Result<(u32, Option<O
         stderr: Source::Inherit,
         process_group: None,
         is_new_session: false,
+        limits: Vec::new(),
         identity: hello.user.clone().map(|Whom { uid, gid, groups, .. }| Identity { uid, gid, groups }),
     };
     sys::spawn_detached(&blueprint).map_err(|refusal| match (&hello.user, &blueprint.directory) {

@@ -23,7 +23,8 @@ use async_io::Timer;
 use event_listener::Event;
 use futures_lite::future;
 
-use crate::sys::{Blueprint, Exit, Identity, Source, descriptors};
+use crate::sys::limits::Limit;
+use crate::sys::{Blueprint, Exit, Identity, Refusal, Source, Step, descriptors};
 
 /// How often a child is looked at although nothing was heard: a program that ignores SIGCHLD, or replaces its
 /// handler, silences the event that this engine lives on.
@@ -43,7 +44,7 @@ struct State {
     exit: Option<Exit>,
 }
 
-pub(crate) fn spawn(blueprint: &Blueprint) -> io::Result<Child> {
+pub(crate) fn spawn(blueprint: &Blueprint) -> Result<Child, Refusal> {
     // The conversion drops the streams that are set on std's command, so they are set on the result.
     let mut command = async_process::Command::from(command(blueprint)?);
     let [stdin, stdout, stderr] = streams(blueprint)?;
@@ -54,7 +55,8 @@ pub(crate) fn spawn(blueprint: &Blueprint) -> io::Result<Child> {
         descriptors::ensure_spare()?;
     }
     let child = panic::catch_unwind(AssertUnwindSafe(|| command.spawn()))
-        .map_err(|_| io::Error::other("the machinery that awaits children could not be set up"))??;
+        .map_err(|_| io::Error::other("the machinery that awaits children could not be set up"))?
+        .map_err(|error| refusal(error, blueprint))?;
     IS_SET_UP.store(true, Ordering::Relaxed);
     Ok(Child {
         pid: child.id(),
@@ -80,6 +82,12 @@ fn command(blueprint: &Blueprint) -> io::Result<process::Command> {
     command.arg0(name);
     if let Some(group) = blueprint.process_group {
         command.process_group(group);
+    }
+    if !blueprint.limits.is_empty() {
+        let limits = blueprint.limits.clone();
+        // Before the identity: root may raise them, and the user may not.
+        // SAFETY: after a fork only async-signal-safe work is allowed, which these system calls are; nothing is allocated.
+        unsafe { command.pre_exec(move || set_limits(&limits)) };
     }
     if let Some(identity) = blueprint.identity.clone() {
         let directory =
@@ -115,6 +123,31 @@ fn streams(blueprint: &Blueprint) -> io::Result<[process::Stdio; 3]> {
         other => stdio(other)?,
     };
     Ok([stdio(&blueprint.stdin)?, stdio(&blueprint.stdout)?, stderr])
+}
+
+/// What comes back from between fork and exec is one number, the system's for an error. A limit's place is told by
+/// what is above all of these.
+const PLACE: i32 = 1 << 16;
+
+fn set_limits(limits: &[Limit]) -> io::Result<()> {
+    for (place, Limit { resource, soft, hard }) in (1..).zip(limits) {
+        let limit = rustix::process::Rlimit { current: *soft, maximum: *hard };
+        rustix::process::setrlimit(*resource, limit)
+            .map_err(|errno| io::Error::from_raw_os_error(place * PLACE + errno.raw_os_error()))?;
+    }
+    Ok(())
+}
+
+/// Which step has failed is known of limits alone.
+fn refusal(error: io::Error, blueprint: &Blueprint) -> Refusal {
+    let number = error.raw_os_error().unwrap_or_default();
+    let place = usize::try_from(number / PLACE).ok().and_then(|place| place.checked_sub(1));
+    match place.and_then(|place| blueprint.limits.get(place)) {
+        Some(limit) => {
+            Refusal { error: io::Error::from_raw_os_error(number % PLACE), step: Step::Limit(limit.resource) }
+        }
+        None => error.into(),
+    }
 }
 
 /// Groups first, while there is still the right to set them, then the group, then the user.

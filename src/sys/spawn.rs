@@ -18,10 +18,13 @@ use rustix::process::{Pid, WaitOptions};
 use crate::sys::exit_pidfd::{Adopted, Pidfd};
 use crate::sys::{Blueprint, Handle, Refusal, Source, Step};
 
-/// Whether this engine can do it: it has no way to change who the child runs as, and on old C libraries none to change
-/// the directory.
+/// Whether this engine can do it: it has no way to change who the child runs as or to limit it, and on old C libraries none
+/// to change the directory or the session.
 pub(crate) fn can(blueprint: &Blueprint) -> bool {
-    blueprint.identity.is_none() && (blueprint.directory.is_none() || add_change_directory().is_some())
+    blueprint.identity.is_none()
+        && blueprint.limits.is_empty()
+        && (blueprint.directory.is_none() || add_change_directory().is_some())
+        && (!blueprint.is_new_session || can_make_sessions())
 }
 
 pub(crate) fn spawn(blueprint: &Blueprint) -> Result<Handle, Refusal> {
@@ -171,13 +174,23 @@ const SETSID: libc::c_int = 0x80;
 struct Attributes(libc::posix_spawnattr_t);
 
 impl Attributes {
-    fn new(blueprint: &Blueprint) -> io::Result<Attributes> {
+    fn initialised() -> io::Result<Attributes> {
         let mut attributes = MaybeUninit::uninit();
         // SAFETY: the pointer is valid for the object that the call initialises.
         check(unsafe { libc::posix_spawnattr_init(attributes.as_mut_ptr()) })?;
         // SAFETY: initialised by the successful call above.
-        let mut attributes = Attributes(unsafe { attributes.assume_init() });
+        Ok(Attributes(unsafe { attributes.assume_init() }))
+    }
 
+    fn set_flags(&mut self, flags: libc::c_int) -> io::Result<()> {
+        // The flags are small; their type differs between C libraries.
+        #[allow(clippy::cast_possible_truncation, reason = "every flag fits a short, which is what C uses")]
+        // SAFETY: the object is initialised.
+        check(unsafe { libc::posix_spawnattr_setflags(&raw mut self.0, flags as libc::c_short) })
+    }
+
+    fn new(blueprint: &Blueprint) -> io::Result<Attributes> {
+        let mut attributes = Attributes::initialised()?;
         let mut flags = libc::POSIX_SPAWN_SETSIGMASK | libc::POSIX_SPAWN_SETSIGDEF;
         let empty = signal_set(false);
         // SAFETY: both objects are initialised.
@@ -198,12 +211,18 @@ impl Attributes {
         if blueprint.is_new_session {
             flags |= SETSID;
         }
-        // The flags are small; their type differs between C libraries.
-        #[allow(clippy::cast_possible_truncation, reason = "every flag fits a short, which is what C uses")]
-        // SAFETY: the object is initialised.
-        check(unsafe { libc::posix_spawnattr_setflags(&raw mut attributes.0, flags as libc::c_short) })?;
+        attributes.set_flags(flags)?;
         Ok(attributes)
     }
+}
+
+/// glibc can since 2.26; before, it refuses the flag.
+fn can_make_sessions() -> bool {
+    static ANSWER: OnceLock<bool> = OnceLock::new();
+    *ANSWER.get_or_init(|| {
+        let Ok(mut attributes) = Attributes::initialised() else { return false };
+        attributes.set_flags(SETSID).is_ok()
+    })
 }
 
 impl Drop for Attributes {

@@ -47,6 +47,7 @@ use futures_lite::future;
 use rustix::process::{Pid, WaitId, WaitIdOptions};
 
 use crate::sys::exit_pidfd::Pidfd;
+use crate::sys::limits::{Limit, Resource};
 use crate::sys::spawn::{Strings, above_the_standard_streams, c_string, environment, kill_and_reap};
 use crate::sys::watch::Watch;
 use crate::sys::{Blueprint, Handle, Identity, KEYCTL_JOIN_SESSION_KEYRING, Refusal, Source, Step};
@@ -71,6 +72,8 @@ struct Plan {
     streams: [Stream; 3],
     process_group: Option<i32>,
     is_new_session: bool,
+    limits: *const KernelLimit,
+    limit_count: usize,
     identity: Option<Ids>,
     report: *const Report,
 }
@@ -111,6 +114,7 @@ struct Prepared {
     _argv: Strings,
     _environment: Strings,
     _directory: Option<CString>,
+    _limits: Vec<KernelLimit>,
     _groups: Vec<u32>,
     _moved: Vec<OwnedFd>,
 }
@@ -131,6 +135,20 @@ struct Ids {
     gid: u32,
     groups: *const u32,
     group_count: usize,
+}
+
+/// A resource, and the kernel's `struct rlimit64` of it.
+struct KernelLimit {
+    resource: Resource,
+    values: [u64; 2],
+}
+
+impl KernelLimit {
+    fn new(limit: &Limit) -> KernelLimit {
+        // RLIM64_INFINITY.
+        let value = |limit: Option<u64>| limit.unwrap_or(u64::MAX);
+        KernelLimit { resource: limit.resource, values: [value(limit.soft), value(limit.hard)] }
+    }
 }
 
 /// `struct clone_args` of clone(2), as far as it is used.
@@ -207,6 +225,7 @@ impl Prepared {
         let argv = Strings::new(blueprint.argv.iter().map(|arg| arg.as_bytes()))?;
         let environment = environment(blueprint)?;
         let directory = blueprint.directory.as_ref().map(|directory| c_string(directory.as_os_str())).transpose()?;
+        let limits: Vec<KernelLimit> = blueprint.limits.iter().map(KernelLimit::new).collect();
         let groups = blueprint.identity.as_ref().map_or_else(Vec::new, |identity| identity.groups.clone());
         let mut moved = Vec::new();
         let streams = [
@@ -223,6 +242,8 @@ impl Prepared {
             streams,
             process_group: blueprint.process_group,
             is_new_session: blueprint.is_new_session,
+            limits: limits.as_ptr(),
+            limit_count: limits.len(),
             identity: blueprint.identity.as_ref().map(|Identity { uid, gid, .. }| Ids {
                 uid: *uid,
                 gid: *gid,
@@ -238,6 +259,7 @@ impl Prepared {
             _argv: argv,
             _environment: environment,
             _directory: directory,
+            _limits: limits,
             _groups: groups,
             _moved: moved,
         })
@@ -476,6 +498,7 @@ pub(crate) fn begin(
 ) -> Option<Result<(Handle, Outcome), Refusal>> {
     debug_assert!(blueprint.identity.is_none(), "who would be asked when this program may be traced again?");
     debug_assert!(blueprint.process_group.is_none(), "its group could not be signalled yet");
+    debug_assert!(!blueprint.is_new_session, "nor could that of its session");
     if is_refused() {
         return None;
     }
@@ -719,6 +742,10 @@ unsafe fn become_program(plan: &Plan, step: &mut Step) -> Result<(), i32> {
     unsafe { set_stream(1, stdout) }?;
     // SAFETY: the same.
     unsafe { set_stream(2, stderr) }?;
+    // Now, because nothing that follows opens a descriptor, maps memory or writes; and no later, because root may raise them
+    // and the user may not.
+    // SAFETY: passed on.
+    unsafe { set_limits(plan, step) }?;
     if let Some(ids) = plan.identity {
         *step = Step::Identity;
         // SAFETY: passed on.
@@ -812,6 +839,25 @@ unsafe fn set_stream(target: i32, stream: Stream) -> Result<(), i32> {
     }
     // SAFETY: dup3(2) takes numbers; the copy is not close-on-exec.
     check(unsafe { system_call(libc::SYS_dup3, [source as usize, target as usize, 0, 0, 0]) }).map(|_| ())
+}
+
+/// # Safety
+///
+/// Only in the child; `plan.limits` is valid for `plan.limit_count` limits.
+unsafe fn set_limits(plan: &Plan, step: &mut Step) -> Result<(), i32> {
+    let mut index = 0;
+    while index < plan.limit_count {
+        // SAFETY: within the array, whose length that is.
+        let limit = unsafe { plan.limits.add(index) };
+        // SAFETY: the same.
+        let KernelLimit { resource, values } = unsafe { &*limit };
+        *step = Step::Limit(*resource);
+        let arguments = [0, *resource as usize, values.as_ptr() as usize, 0, 0];
+        // SAFETY: prlimit64(2) of the caller itself, with a valid new limit, and a null for the old one.
+        check(unsafe { system_call(libc::SYS_prlimit64, arguments) })?;
+        index += 1;
+    }
+    Ok(())
 }
 
 /// Groups first, while there is still the right to set them, then all group ids, then all user ids; and then a look at

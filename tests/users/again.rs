@@ -39,6 +39,7 @@ pub(crate) fn act_as_child() -> Option<ExitCode> {
         "can-keep-keys" => {}
         "keys" => crate::keys::show(&args.next()?),
         "dumpable-without-zombies" => crate::native::become_others(&args.next()?),
+        "limits-of-a-user" => crate::native::raise_limits(&args.next()?),
         "native-without-rights" => {
             let mut command = deluxe_process::Command::new("id");
             let error = block_on(command.user("nobody").user_via(UserVia::Native).output()).unwrap_err();
@@ -111,6 +112,20 @@ pub(crate) fn sudo_as_a_plain_file() -> String {
 pub(crate) fn becoming_others_without_zombies(account: &Account) -> Output {
     let mut command = Command::new("sh");
     command.args(["-c", "trap '' CHLD; exec \"$@\"", "sh", PROGRAM, MARK, "dumpable-without-zombies", &account.name]);
+    command.stdin(itself()).output().unwrap()
+}
+
+/// Whether root may raise limits here, for which it needs a capability that some containers lack.
+pub(crate) fn can_raise_limits() -> bool {
+    let mut probe = Command::new("sh");
+    probe.args(["-c", "ulimit -n 100 && ulimit -n 101"]).stderr(Stdio::null());
+    probe.status().is_ok_and(|status| status.success())
+}
+
+/// Acts with the account, in a process that is left little of what this one may have.
+pub(crate) fn with_few_files(act: &str, account: &Account) -> Output {
+    let mut command = Command::new("sh");
+    command.args(["-c", "ulimit -n 100 && exec \"$@\"", "sh", PROGRAM, MARK, act, &account.name]);
     command.stdin(itself()).output().unwrap()
 }
 

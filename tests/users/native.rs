@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::time::Duration;
 
-use deluxe_process::{Command, ErrorKind, Shutdown, User, UserVia};
+use deluxe_process::{Command, ErrorKind, Resource, ResourceLimit, Shutdown, User, UserVia};
 use futures_lite::future::{block_on, try_zip};
 
 use crate::accounts::Account;
@@ -49,6 +49,35 @@ pub(crate) fn there_is_no_way_back() {
         let error = block_on(as_user(&account, "setpriv").args([way, "true"]).run()).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::ExitStatus, "{error:?}");
     }
+}
+
+pub(crate) fn limits_are_the_users_as_well() {
+    let account = account();
+    let mut command = as_user(&account, "sh");
+    command.args(["-c", "id -un; ulimit -n; ulimit -Hn"]);
+    command.resource_limit(Resource::OpenFiles, ResourceLimit::new(64).soft(32));
+    assert_eq!(block_on(command.read()).unwrap(), format!("{}\n32\n64", account.name));
+    // Nothing that comes after them needs a descriptor.
+    let mut tight = as_user(&account, "/no/such/program");
+    tight.current_dir("/").resource_limit(Resource::OpenFiles, 0);
+    assert!(block_on(tight.run()).unwrap_err().is_not_found());
+}
+
+/// The user may not: they are set before the child becomes the user, and stay.
+pub(crate) fn limits_are_roots_to_raise() {
+    let account = account();
+    // In a process whose own limits are below.
+    let output = crate::again::with_few_files("limits-of-a-user", &account);
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(String::from_utf8(output.stdout).unwrap(), "1000 2000\n");
+}
+
+/// The other half.
+pub(crate) fn raise_limits(account: &str) {
+    let mut command = Command::new("sh");
+    command.args(["-c", "test $(id -u) != 0 && echo $(ulimit -n) $(ulimit -Hn)"]).user(account);
+    command.resource_limit(Resource::OpenFiles, ResourceLimit::new(2000).soft(1000));
+    println!("{}", block_on(command.read()).unwrap());
 }
 
 pub(crate) fn the_environment_is_the_users_own() {

@@ -10,7 +10,7 @@ use std::process::ExitStatus;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use deluxe_process::{Child, Command, Error, ErrorKind, Event, OutputLimit, Shutdown, Stdio, UserVia};
+use deluxe_process::{Child, Command, Error, ErrorKind, Event, OutputLimit, Resource, Shutdown, Stdio, UserVia};
 use futures_lite::future::{block_on, poll_once};
 use futures_lite::{AsyncBufReadExt, StreamExt};
 use rustix::fs::{FlockOperation, flock};
@@ -112,6 +112,8 @@ plays! {
     timeout_of_what_ignores_it: ALL, ARRANGEMENTS, Plain;
     timeout_on_a_terminal: ALL, ARRANGEMENTS, Terminal;
     stop_of_a_child: ALL, ARRANGEMENTS, Plain;
+    timeout_in_a_session: ALL, ARRANGEMENTS, Plain;
+    limits: ALL, ARRANGEMENTS, Plain;
     drop_of_a_run: ALL, ARRANGEMENTS, Plain;
     end_of_the_program: ID_ONLY, IN_BETWEEN, Plain;
     what_cannot_be_stopped_is_reported: ID_ONLY, &["Defaults:CALLER !use_pty"], Plain;
@@ -691,6 +693,23 @@ fn timeout_of_what_ignores_it(cast: &Cast) {
     let error = block_on(command.shutdown(Shutdown::kill()).output()).unwrap_err();
     assert!(std::error::Error::source(&error).is_none(), "{error:?}");
     assert_nothing_runs(&cast.target);
+}
+
+fn timeout_in_a_session(cast: &Cast) {
+    let mut command = cast.shell(STUBBORN);
+    command.new_session().timeout(soon()).shutdown(impatient());
+    let error = block_on(command.output()).unwrap_err();
+    assert!(error.is_timeout(), "{error:?}");
+    assert_eq!(error.stdout(), Some(&b"begun\n"[..]));
+    assert!(std::error::Error::source(&error).is_none(), "{error:?}");
+    assert_nothing_runs(&cast.target);
+}
+
+/// sudo has them, and hands them on.
+fn limits(cast: &Cast) {
+    let mut command = cast.shell("id -un; ulimit -n; ulimit -Hn");
+    command.resource_limit(Resource::OpenFiles, 99);
+    assert_eq!(block_on(command.read()).unwrap(), format!("{}\n99\n99", cast.target));
 }
 
 fn timeout_on_a_terminal(cast: &Cast) {

@@ -1,0 +1,39 @@
+//! The resources of which a process can have so much and no more (setrlimit(2)), as far as this platform has them.
+
+pub(crate) use rustix::process::Resource;
+
+macro_rules! resources {
+    ($($name:ident $resource:ident;)+) => {
+        $(pub(crate) const $name: Option<Resource> = Some(Resource::$resource);)+
+    };
+}
+
+resources! {
+    CPU Cpu; FSIZE Fsize; DATA Data; STACK Stack; CORE Core; NOFILE Nofile; NPROC Nproc; MEMLOCK Memlock;
+}
+
+#[cfg(not(target_os = "openbsd"))]
+resources! { AS As; }
+#[cfg(target_os = "openbsd")]
+pub(crate) const AS: Option<Resource> = None;
+
+#[cfg(any(target_os = "linux", target_os = "android"))]
+resources! { SIGPENDING Sigpending; MSGQUEUE Msgqueue; NICE Nice; RTPRIO Rtprio; RTTIME Rttime; }
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+pub(crate) const SIGPENDING: Option<Resource> = None;
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+pub(crate) const MSGQUEUE: Option<Resource> = None;
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+pub(crate) const NICE: Option<Resource> = None;
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+pub(crate) const RTPRIO: Option<Resource> = None;
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+pub(crate) const RTTIME: Option<Resource> = None;
+
+/// How much of a resource a process has; `None` for as much as there is.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limit {
+    pub(crate) resource: Resource,
+    pub(crate) soft: Option<u64>,
+    pub(crate) hard: Option<u64>,
+}
