@@ -4,23 +4,23 @@
 //! some hundred bytes more for a descriptor, and under its own `block_on` its thread sleeps for 50 microseconds and more after
 //! an event, in which nobody looks: a child's end then takes twice as long to be told as it takes here.
 //!
-//! The one hard fact: an event is an edge (`EPOLLET`), of which there may be more than one. While a tracer has a child, its
-//! end is an event and no status; that the tracer is done with it is the next.
+//! The one hard fact: the first event is nearly always the only one of interest, but not always. While a tracer has a child,
+//! its end is an event and no status; that the tracer is done with it is the next. And that a child was reaped is one, too,
+//! which nobody wants to be woken for. So a descriptor is watched for one event (`EPOLLONESHOT`), and when that was not
+//! what was waited for, for all that follow (`EPOLLET`).
 
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 
-use event_listener::Event;
 use rustix::buffer::spare_capacity;
 use rustix::event::{EventfdFlags, Timespec, epoll};
-use rustix::io::Errno;
 
 use crate::sys::threads;
 
@@ -41,12 +41,99 @@ struct Watcher {
 /// The key of the alarm.
 const ALARM: u64 = 0;
 
-/// What was told of a descriptor.
+/// What was told of a descriptor, and who wants to be.
+///
+/// A lock and not an `event_listener::Event`, which wakes while it holds its own: the woken thread would run into that, and
+/// go to sleep once more.
 #[derive(Debug)]
 struct Edges {
     key: u64,
-    count: AtomicU32,
-    came: Event,
+    told: Mutex<Told>,
+}
+
+#[derive(Debug, Default)]
+struct Told {
+    count: u32,
+    next_waiter: u32,
+    /// Most descriptors have one waiter.
+    waiter: Option<(u32, Waker)>,
+    more: Vec<(u32, Waker)>,
+}
+
+impl Edges {
+    fn told(&self) -> MutexGuard<'_, Told> {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn count(&self) -> u32 {
+        self.told().count
+    }
+
+    fn tell(&self) {
+        let (waiter, more) = {
+            let mut told = self.told();
+            told.count += 1;
+            (told.waiter.take(), std::mem::take(&mut told.more))
+        };
+        for (_, waker) in waiter.into_iter().chain(more) {
+            // What an executor's waker does must not keep the others from being told.
+            let _ = catch_unwind(AssertUnwindSafe(|| waker.wake()));
+        }
+    }
+}
+
+/// Ready when there are other than so many events.
+struct Another<'a> {
+    edges: &'a Edges,
+    than: u32,
+    number: Option<u32>,
+}
+
+impl Told {
+    fn places(&mut self) -> impl Iterator<Item = &mut (u32, Waker)> {
+        self.waiter.iter_mut().chain(&mut self.more)
+    }
+}
+
+impl Future for Another<'_> {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let mut told = self.edges.told();
+        if told.count != self.than {
+            return Poll::Ready(());
+        }
+        let own = self.number;
+        if let Some((_, waker)) = told.places().find(|(number, _)| Some(*number) == own) {
+            waker.clone_from(cx.waker());
+            return Poll::Pending;
+        }
+        let place = (told.next_waiter, cx.waker().clone());
+        told.next_waiter = told.next_waiter.wrapping_add(1);
+        self.number = Some(place.0);
+        if told.waiter.is_none() {
+            told.waiter = Some(place);
+        } else {
+            told.more.push(place);
+        }
+        Poll::Pending
+    }
+}
+
+impl Drop for Another<'_> {
+    fn drop(&mut self) {
+        let Some(own) = self.number else { return };
+        let mut told = self.edges.told();
+        let waker = if told.waiter.as_ref().is_some_and(|(number, _)| *number == own) {
+            told.waiter.take()
+        } else {
+            let place = told.more.iter().position(|(number, _)| *number == own);
+            place.map(|place| told.more.swap_remove(place))
+        };
+        drop(told);
+        // Outside the lock: it may run anything.
+        drop(waker);
+    }
 }
 
 /// A descriptor that futures can wait for.
@@ -63,16 +150,18 @@ pub(crate) fn set_up() -> io::Result<()> {
     }
     let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
     let alarm = rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-    add(&epoll, &alarm, ALARM)?;
+    epoll::add(&epoll, &alarm, epoll::EventData::new_u64(ALARM), EACH)?;
     let watcher = Watcher { epoll, alarm, watched: Mutex::default(), next_key: AtomicU64::new(ALARM + 1) };
     // Who loses against another thread drops its own.
     let _ = WATCHER.set(watcher);
     Ok(())
 }
 
-fn add(epoll: &OwnedFd, descriptor: &OwnedFd, key: u64) -> Result<(), Errno> {
-    epoll::add(epoll, descriptor, epoll::EventData::new_u64(key), epoll::EventFlags::IN | epoll::EventFlags::ET)
-}
+/// Each event once, whether it is still so or not: nothing is read here.
+const EACH: epoll::EventFlags = epoll::EventFlags::IN.union(epoll::EventFlags::ET);
+
+/// The first event.
+const FIRST: epoll::EventFlags = EACH.union(epoll::EventFlags::ONESHOT);
 
 impl Watcher {
     fn watched(&self) -> MutexGuard<'_, HashMap<u64, Arc<Edges>>> {
@@ -91,11 +180,7 @@ impl Watcher {
             let watched = self.watched();
             events.iter().filter_map(|event| watched.get(&event.data.u64()).cloned()).collect()
         };
-        for edges in told {
-            edges.count.fetch_add(1, Ordering::Release);
-            // What an executor's waker does must not keep the others from being told.
-            let _ = catch_unwind(AssertUnwindSafe(|| edges.came.notify(usize::MAX)));
-        }
+        told.iter().for_each(|edges| edges.tell());
     }
 }
 
@@ -127,8 +212,8 @@ impl Watch {
             return Ok(edges);
         }
         let key = watcher.next_key.fetch_add(1, Ordering::Relaxed);
-        add(&watcher.epoll, &self.descriptor, key)?;
-        let edges = self.edges.get_or_init(|| Arc::new(Edges { key, count: AtomicU32::new(0), came: Event::new() }));
+        epoll::add(&watcher.epoll, &self.descriptor, epoll::EventData::new_u64(key), FIRST)?;
+        let edges = self.edges.get_or_init(|| Arc::new(Edges { key, told: Mutex::default() }));
         watched.insert(key, Arc::clone(edges));
         Ok(edges)
     }
@@ -141,14 +226,19 @@ impl Watch {
             if let Some(found) = look()? {
                 return Ok(found);
             }
-            let came = edges.came.listen();
-            // After the listener, or an event in between would be missed.
-            if edges.count.load(Ordering::Acquire) == seen {
-                came.await;
+            if seen == 1 {
+                self.watch_each(edges.key)?;
             }
-            // Before the next look, for the same reason.
-            seen = edges.count.load(Ordering::Acquire);
+            Another { edges, than: seen, number: None }.await;
+            // Before the next look, or an event in between would be missed.
+            seen = edges.count();
         }
+    }
+
+    /// After the first event; what is so at this moment is the next.
+    fn watch_each(&self, key: u64) -> io::Result<()> {
+        let Some(watcher) = WATCHER.get() else { return Ok(()) };
+        Ok(epoll::modify(&watcher.epoll, &self.descriptor, epoll::EventData::new_u64(key), EACH)?)
     }
 }
 
@@ -158,8 +248,9 @@ impl Drop for Watch {
         // A forked copy shares the kernel's list of what is watched with the original, which must still be told.
         let Some(watcher) = WATCHER.get().filter(|_| threads::is_original()) else { return };
         watcher.watched().remove(&edges.key);
-        // What had its event is forgotten when it is closed. Another one, of which somebody has a copy, would stay.
-        if edges.count.load(Ordering::Acquire) == 0 {
+        // What had its one event is off, and forgotten when it is closed. Of another one somebody may have a copy, so that it
+        // would stay.
+        if edges.count() != 1 {
             let _ = epoll::delete(&watcher.epoll, &self.descriptor);
         }
     }
@@ -230,7 +321,7 @@ mod tests {
         let (watch, theirs) = pipe();
         watch.begin().unwrap();
         drop(theirs);
-        while watch.edges().unwrap().count.load(Ordering::Acquire) == 0 {
+        while watch.edges().unwrap().count() == 0 {
             std::thread::sleep(Duration::from_millis(1));
         }
         future::block_on(watch.until(second_time())).unwrap();
