@@ -271,7 +271,7 @@ impl<D> Controller<D> {
     /// | pidfile | `NAME.run/NAME.pid` in the directory, and `NAME.run` there is a directory of the user's; a [`pidfile`](Controller::pidfile) elsewhere is the daemon's to write and remove, so its directory has to be the user's, and what a killed daemon leaves there stays until the next start |
     /// | program | this one; the user has to be allowed to execute its file, wherever it is |
     /// | a controller in the daemon itself | answers as ever |
-    /// | whose it is | root's file `NAME.user` says it; root signals no process of anybody else's, whatever holds the lock |
+    /// | whose it is | root's file `NAME.user` says it; root signals no process of anybody else's, and is told no number of one, whatever holds the lock |
     ///
     /// ```no_run
     /// use deluxe_process::daemon::Context;
@@ -432,7 +432,9 @@ impl<D> Controller<D> {
     ///
     /// As [`state`](Controller::state).
     pub async fn pid(&self) -> Result<Option<u32>> {
-        Ok(match self.standing().await? {
+        let settings = Arc::clone(&self.settings);
+        let Sight { standing, .. } = LOOKING.run(move || look(&settings)).await?;
+        Ok(match standing {
             Standing::Running(pid) => Some(pid),
             Standing::Stopped | Standing::Between => None,
         })
@@ -445,23 +447,31 @@ impl<D> Controller<D> {
     /// [`ErrorKind::PermissionDenied`] when its files may not be opened or can't be trusted,
     /// [`ErrorKind::Unverifiable`] when what they say can't be proved from here.
     pub async fn state(&self) -> Result<State> {
-        Ok(match self.standing().await? {
-            Standing::Stopped => State::Stopped,
-            Standing::Between => State::Starting,
-            Standing::Running(pid) => {
-                let since = LOOKING.run(move || proc::started_at(pid)).await;
-                match since {
-                    // The number was the daemon's all the time, so the start was its own.
-                    Ok(since) if self.standing().await? == Standing::Running(pid) => State::Running { pid, since },
-                    Err(error) if self.standing().await? == Standing::Running(pid) => {
-                        let message = format!("since when the daemon runs as process {pid} could not be read");
-                        return Err(Error::io(message, error).with_pid(pid));
-                    }
-                    // It has ended meanwhile.
-                    _ => State::Stopped,
+        let settings = Arc::clone(&self.settings);
+        LOOKING
+            .run(move || {
+                let Sight { standing, files, .. } = look(&settings)?;
+                let pid = match standing {
+                    Standing::Stopped => return Ok(State::Stopped),
+                    Standing::Between => return Ok(State::Starting),
+                    Standing::Running(pid) => pid,
+                };
+                let since = proc::started_at(pid);
+                // If the number was the daemon's all the time, the start was its own.
+                let is_still = match files {
+                    Some(mut files) => files.is_still(standing)?,
+                    None => true,
+                };
+                if !is_still {
+                    return Ok(State::Stopped);
                 }
-            }
-        })
+                let since = since.map_err(|error| {
+                    let message = format!("since when the daemon runs as process {pid} could not be read");
+                    Error::io(message, error).with_pid(pid)
+                })?;
+                Ok(State::Running { pid, since })
+            })
+            .await
     }
 
     /// Sends the daemon a signal.
@@ -518,7 +528,6 @@ impl<D> Controller<D> {
             match self.hold().await? {
                 (Standing::Stopped, _) => return Ok(None),
                 (_, Some(process)) => return Ok(Some(process)),
-                // Also where the lock names a process that is none.
                 (_, None) if begun.elapsed() > self.settings.start_timeout => return Err(self.stuck()),
                 (_, None) => {}
             }
@@ -526,34 +535,16 @@ impl<D> Controller<D> {
         }
     }
 
-    /// What the locks say, and a handle to the process that holds the identity lock: the same answer before and after taking
-    /// hold of it. All in one go, since each way to another thread and back is time that a stop takes.
+    /// What the locks say, and a handle to the daemon. All in one go, since each way to another thread and back is time that
+    /// a stop takes.
     async fn hold(&self) -> Result<(Standing, Option<Process>)> {
         let settings = Arc::clone(&self.settings);
         LOOKING
             .run(move || {
-                let (standing, files) = look(&settings)?;
-                let Standing::Running(pid) = standing else { return Ok((standing, None)) };
-                let process = match Process::open(pid) {
-                    Ok(process) => process,
-                    Err(error) if error.is_not_found() => return Ok((standing, None)),
-                    Err(error) => return Err(error),
-                };
-                // Without files it is this very process.
-                let Some(mut files) = files else { return Ok((standing, Some(process))) };
-                let checked = files.check_user(pid);
-                if files.standing()? != standing {
-                    return Ok((standing, None));
-                }
-                checked?;
-                Ok((standing, Some(process)))
+                let Sight { standing, process, .. } = look(&settings)?;
+                Ok((standing, process?))
             })
             .await
-    }
-
-    async fn standing(&self) -> Result<Standing> {
-        let settings = Arc::clone(&self.settings);
-        LOOKING.run(move || look(&settings).map(|(standing, _)| standing)).await
     }
 
     /// Removes what a killed daemon has left, unless somebody starts it anew already.
@@ -578,17 +569,30 @@ impl<D> Controller<D> {
     }
 }
 
-/// What the locks say, and the files that they are on unless this process knows by itself. Opens files, so not for an
-/// executor.
-fn look(settings: &Settings) -> Result<(Standing, Option<Files>)> {
+/// What can be seen of a daemon.
+struct Sight {
+    standing: Standing,
+    /// A handle to the daemon that runs; an error where there are no handles.
+    process: Result<Option<Process>>,
+    /// Without them, this very process is the daemon, or none was ever started.
+    files: Option<Files>,
+}
+
+/// Looks, and proves what it sees. Opens files, so not for an executor.
+fn look(settings: &Settings) -> Result<Sight> {
     let place = settings.place(settings.names_another_user())?;
-    if let Some(own) = place.own_standing() {
-        return Ok((own, None));
+    if let Some(standing) = place.own_standing() {
+        let process = match standing {
+            Standing::Running(pid) => Process::open(pid).map(Some),
+            Standing::Stopped | Standing::Between => Ok(None),
+        };
+        return Ok(Sight { standing, process, files: None });
     }
-    match place.open_to_look()? {
-        Some(mut files) => Ok((files.standing()?, Some(files))),
-        None => Ok((Standing::Stopped, None)),
-    }
+    let Some(mut files) = place.open_to_look()? else {
+        return Ok(Sight { standing: Standing::Stopped, process: Ok(None), files: None });
+    };
+    let (standing, process) = files.look()?;
+    Ok(Sight { standing, process, files: Some(files) })
 }
 
 impl<D> Clone for Controller<D> {

@@ -10,7 +10,7 @@ use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
-use rustix::fs::{AtFlags, Gid, Mode, OFlags, RenameFlags, Uid};
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, RenameFlags, Uid};
 use rustix::io::Errno;
 
 use crate::daemon::identity::Place;
@@ -52,8 +52,10 @@ pub(crate) fn clear_away(directory: &OwnedFd, place: &Place) -> io::Result<()> {
         let _ = remove_both(&apart, &file_name(&place.stem));
     }
     // A path in a directory that another user can write may lead anywhere by the time root goes it. The next daemon of that
-    // user replaces what is there.
-    if place.pidfile.is_some() && (place.is_another_users || another_user(directory, &place.stem)?.is_some()) {
+    // user replaces what is there. A mark that says nothing may have been any user's; it is in the way of nobody, because
+    // the next start makes another.
+    if place.pidfile.is_some() && (place.is_another_users || !matches!(another_user(directory, &place.stem), Ok(None)))
+    {
         return Ok(());
     }
     remove(directory, place)
@@ -84,12 +86,25 @@ pub(crate) fn make_directory(directory: &OwnedFd, stem: &str, user: &Identity) -
     Ok(made)
 }
 
-/// For the starter of another user's daemon: says beside the lock, where only root can, whom the daemon runs as.
+/// For the starter of another user's daemon: says beside the lock, where only root can, whom the daemon runs as. Whole or
+/// not at all, because half of it would keep everybody from the daemon.
 pub(crate) fn mark_user(directory: &OwnedFd, stem: &str, uid: u32) -> io::Result<()> {
-    unmark_user(directory, stem)?;
+    let name = mark_name(stem);
+    let temporary = temporary(name.as_ref());
+    remove_one(directory, &temporary)?;
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let mark = rustix::fs::openat(directory, mark_name(stem), flags, Mode::from_raw_mode(0o600))?;
-    File::from(mark).write_all(format!("{uid}\n").as_bytes())
+    let written = (|| {
+        let mark = rustix::fs::openat(directory, &temporary, flags, Mode::from_raw_mode(0o600))?;
+        File::from(mark).write_all(format!("{uid}\n").as_bytes())?;
+        // A directory would not be replaced.
+        let _ = rustix::fs::unlinkat(directory, &name, AtFlags::REMOVEDIR);
+        rustix::fs::renameat_with(directory, &temporary, directory, &name, RenameFlags::empty())?;
+        Ok(())
+    })();
+    if written.is_err() {
+        let _ = remove_one(directory, &temporary);
+    }
+    written
 }
 
 /// For the starter of a daemon that runs as its starter does.
@@ -97,20 +112,33 @@ pub(crate) fn unmark_user(directory: &OwnedFd, stem: &str) -> io::Result<()> {
     remove_one(directory, mark_name(stem).as_ref())
 }
 
-/// Whom the daemon runs as, where that is somebody else than its starter.
+/// Whom the daemon runs as, where that is somebody else than its starter. What is there and does not say so is
+/// [`InvalidData`](io::ErrorKind::InvalidData), whatever it is.
 pub(crate) fn another_user(directory: &OwnedFd, stem: &str) -> io::Result<Option<u32>> {
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let malformed = |what| io::Error::new(io::ErrorKind::InvalidData, what);
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
     let mark = match rustix::fs::openat(directory, mark_name(stem), flags, Mode::empty()) {
         Err(Errno::NOENT) => return Ok(None),
+        Err(Errno::LOOP) => return Err(malformed("it is a symbolic link")),
+        // A socket.
+        Err(Errno::NXIO) => return Err(malformed("it is no regular file")),
         mark => mark?,
     };
-    let mut text = String::new();
-    File::from(mark).take(16).read_to_string(&mut text)?;
-    // It is empty for a moment, in which there is no daemon yet.
-    Ok(text.trim_end().parse().ok())
+    if FileType::from_raw_mode(rustix::fs::fstat(&mark)?.st_mode) != FileType::RegularFile {
+        return Err(malformed("it is no regular file"));
+    }
+    let mut text = Vec::new();
+    File::from(mark).take(16).read_to_end(&mut text)?;
+    parse_mark(&text).map(Some).ok_or_else(|| malformed("it holds no user's number"))
 }
 
-fn mark_name(stem: &str) -> String {
+/// Digits and the end of a line, as they were written.
+fn parse_mark(text: &[u8]) -> Option<u32> {
+    let digits = std::str::from_utf8(text.strip_suffix(b"\n")?).ok()?;
+    if digits.bytes().all(|byte| byte.is_ascii_digit()) { digits.parse().ok() } else { None }
+}
+
+pub(crate) fn mark_name(stem: &str) -> String {
     format!("{stem}.user")
 }
 
