@@ -314,6 +314,7 @@ fn cases() -> Vec<Case> {
             the_users_own_hands_reach_nothing,
             somebody_else_behind_the_lock,
             a_mark_that_names_nobody,
+            in_the_place_of_the_pidfiles_directory,
             a_hostile_directory_of_the_pidfile,
             first_one_user_then_another,
             directories_and_files_are_the_users,

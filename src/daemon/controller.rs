@@ -268,7 +268,7 @@ impl<D> Controller<D> {
     /// | environment | `HOME`, `USER`, `LOGNAME`, `SHELL` of the user, a `PATH` of the system's directories, and what [`environment`](Controller::environment) adds; nothing of root's |
     /// | working directory, log file | entered and opened as the user |
     /// | directory, lock | root's, as without a user: all of root's controllers mean the same daemon, whether they name its user or not, and the user's own can't open them |
-    /// | pidfile | `NAME.run/NAME.pid` in the directory, and `NAME.run` there is a directory of the user's; a [`pidfile`](Controller::pidfile) elsewhere is the daemon's to write and remove, so its directory has to be the user's, and what a killed daemon leaves there stays until the next start |
+    /// | pidfile | `NAME.run/NAME.pid` in the directory, and `NAME.run` there is a directory of the user's: what else has that name is left alone and refused, but for an empty directory of root's or of the user before; a [`pidfile`](Controller::pidfile) elsewhere is the daemon's to write and remove, so its directory has to be the user's, and what a killed daemon leaves there stays until the next start |
     /// | program | this one; the user has to be allowed to execute its file, wherever it is |
     /// | a controller in the daemon itself | answers as ever |
     /// | whose it is | root's file `NAME.user` says it; root signals no process of anybody else's, and is told no number of one, whatever holds the lock |

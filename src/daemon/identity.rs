@@ -30,6 +30,7 @@ use rustix::fs::{FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
 use crate::daemon::pidfile;
+use crate::daemon::pidfile::NoDirectory;
 use crate::error::{Error, ErrorKind, Result};
 use crate::process::Process;
 use crate::sys::locks::{self, Holder};
@@ -516,6 +517,7 @@ impl Claim {
     /// The same for a daemon that runs as we do.
     pub(crate) fn for_ourselves(self) -> Result<Claim> {
         let Files { directory, place, .. } = &self.files;
+        pidfile::remove_directory(directory, &place.stem);
         pidfile::unmark_user(directory, &place.stem)
             .map_err(|error| place.failed("could not say whose daemon it is, beside", error))?;
         Ok(self)
@@ -524,19 +526,17 @@ impl Claim {
     /// The same for a daemon that is to run as another user.
     pub(crate) fn for_another(self, becoming: Arc<Becoming>) -> Result<Claim> {
         let Files { directory, place, .. } = &self.files;
-        let made = pidfile::make_directory(directory, &place.stem, &becoming.identity).map_err(|error| {
+        let failed = |(why, error): NoDirectory| {
             let path = place.directory.join(pidfile::directory_name(&place.stem));
             let (shown, user) = (path.display(), becoming.user.name());
-            let why = match error.kind() {
-                io::ErrorKind::DirectoryNotEmpty => "what is there is somebody else's, and not empty",
-                io::ErrorKind::NotADirectory => "what is there is no directory",
-                _ => "it could not be made",
-            };
             let message = format!("no directory `{shown}` for a pidfile of the user `{user}`: {why}");
             Error::io(message, error).with_path(path)
-        })?;
+        };
+        // The mark is in the middle, so that a directory is never anybody's of whom it does not tell.
+        let found = pidfile::find_directory(directory, &place.stem, &becoming.identity).map_err(failed)?;
         pidfile::mark_user(directory, &place.stem, becoming.identity.uid)
             .map_err(|error| place.failed("could not say whose daemon it is, beside", error))?;
-        Ok(Claim { another: Some((becoming, made)), ..self })
+        let given = pidfile::give_directory(directory, &place.stem, found, &becoming.identity).map_err(failed)?;
+        Ok(Claim { another: Some((becoming, given)), ..self })
     }
 }

@@ -178,6 +178,70 @@ fn remove(path: &Path) {
     let _ = fs::remove_file(path).or_else(|_| fs::remove_dir(path));
 }
 
+/// A directory that is root's or the user's becomes the one for his pidfile. All else stays what it is, and is in the way.
+pub(crate) async fn in_the_place_of_the_pidfiles_directory(site: Site) -> Outcome {
+    let stay = Stay::new(site)?;
+    let controller = stay.controller(stay.site.idle());
+    let elsewhere = stay.site.at("elsewhere");
+    fs::create_dir(&elsewhere)?;
+    fs::set_permissions(&elsewhere, Permissions::from_mode(0o700))?;
+    fs::write(elsewhere.join("treasure"), TREASURE)?;
+    let users = stay.site.at("users");
+    fs::create_dir(&users)?;
+    chown(&users, Some(stay.account.uid), None)?;
+    let belongs_to_another = |path: &Path| {
+        fs::create_dir(path).unwrap();
+        fs::set_permissions(path, Permissions::from_mode(0o750)).unwrap();
+        chown(path, Some(1), Some(1)).unwrap();
+    };
+    let planted: [(Plant<'_>, &str); 6] = [
+        (&|path| symlink(&elsewhere, path).unwrap(), "is no directory"),
+        (&|path| symlink(&users, path).unwrap(), "is no directory"),
+        // Also one that looks like the user's own.
+        (
+            &|path| {
+                symlink(&users, path).unwrap();
+                std::os::unix::fs::lchown(path, Some(stay.account.uid), None).unwrap();
+            },
+            "is no directory",
+        ),
+        (&|path| symlink("nowhere", path).unwrap(), "is no directory"),
+        (&|path| fs::write(path, "").unwrap(), "is no directory"),
+        // Although it is empty: by what is there, nobody has made it for this.
+        (&belongs_to_another, "belongs to user 1, who is neither root nor the daemon's last user"),
+    ];
+    let facts = |path: &Path| {
+        let found = path.symlink_metadata().unwrap();
+        (found.ino(), found.uid(), found.gid(), found.mode(), found.nlink())
+    };
+    for (plant, what) in planted {
+        remove(&stay.apart());
+        plant(&stay.apart());
+        let before = [&*stay.apart(), &*elsewhere, &*users].map(facts);
+        let error = controller.start().await.unwrap_err();
+        assert_eq!(error.path(), Some(&*stay.apart()), "{error:?}");
+        let text = error.to_string();
+        assert!(text.contains(what) && text.contains(&*stay.apart().to_string_lossy()), "{text}");
+        assert_eq!([&*stay.apart(), &*elsewhere, &*users].map(facts), before, "{text}");
+        assert_eq!(controller.state().await?, State::Stopped, "the lock was given back");
+        assert_eq!(others_of_this_case(), [0; 0]);
+    }
+    assert_eq!((names_in(&elsewhere), names_in(&users)), (vec!["treasure".to_owned()], vec![]));
+    remove(&stay.apart());
+    // root's, and empty.
+    fs::create_dir(stay.apart())?;
+    controller.start().await?;
+    controller.stop().await?;
+    stay.is_tidy()?;
+    // His own, which is as it should be afterwards.
+    fs::set_permissions(stay.apart(), Permissions::from_mode(0o777))?;
+    let before = fs::metadata(stay.apart())?.ino();
+    controller.start().await?;
+    controller.stop().await?;
+    assert_eq!(fs::metadata(stay.apart())?.ino(), before);
+    stay.is_tidy()
+}
+
 /// The user can put into the directory of his pidfile what he likes. Root touches two names in it, and follows nothing.
 pub(crate) async fn a_hostile_directory_of_the_pidfile(site: Site) -> Outcome {
     let stay = Stay::new(site)?;
