@@ -2,8 +2,8 @@
 //! hostile directories, full disks, forged handshakes, and futures that are dropped at any moment.
 //!
 //! Every case runs in a process of its own, below a warden who gives it a deadline, inherits what it orphans, and fails it
-//! for every process that it leaves. What needs root, namespaces or strace(1) is counted as ignored where that is missing,
-//! and says so.
+//! for every process that it leaves. What needs root, namespaces, strace(1) or FUSE is counted as ignored where that is
+//! missing, and says so.
 //!
 //! | variable | default | meaning |
 //! |---|---|---|
@@ -19,6 +19,9 @@ mod again;
 #[cfg(target_os = "linux")]
 #[path = "daemon_attacks/drops.rs"]
 mod drops;
+#[cfg(target_os = "linux")]
+#[path = "daemon_attacks/hanging.rs"]
+mod hanging;
 #[cfg(target_os = "linux")]
 #[path = "daemon_attacks/inside.rs"]
 mod inside;
@@ -81,6 +84,8 @@ enum Needs {
     Namespaces,
     /// strace(1), and leave to trace.
     Strace,
+    /// File systems that are served by a process, and leave to mount one.
+    Fuse,
 }
 
 #[cfg(target_os = "linux")]
@@ -96,6 +101,10 @@ impl Needs {
             Needs::Namespaces => {
                 let script = "mount -t tmpfs none /mnt && echo 100 > /proc/sys/kernel/ns_last_pid";
                 succeeds("unshare", &["--pid", "--fork", "--mount", "--mount-proc", "sh", "-c", script])
+            }
+            Needs::Fuse => {
+                let script = "mount -i -t fuse -o fd=0,rootmode=40000,user_id=0,group_id=0 none /mnt < /dev/fuse";
+                succeeds("unshare", &["--mount", "sh", "-c", script])
             }
             Needs::Strace => succeeds("strace", &["-f", "-e", "inject=getppid:signal=KILL:when=2", "true"]),
         }
@@ -157,6 +166,7 @@ fn all_cases() -> Vec<Case> {
         &[Needs::Root, Needs::Namespaces],
         [another_pid_namespace, a_recycled_number, a_number_recycled_between_the_looks]
     ));
+    cases.extend(cases!(hanging, &[Needs::Root, Needs::Namespaces, Needs::Fuse], [a_directory_that_gives_no_answer]));
     cases.extend(cases!(stops, &[], [term_is_ignored, told_again_and_again, many_at_once, read_only_eyes]));
     cases.extend(cases!(
         stops,
@@ -202,8 +212,8 @@ fn main() -> ExitCode {
             _ => {}
         }
     }
-    let unmet: Vec<Needs> =
-        [Needs::Root, Needs::Namespaces, Needs::Strace].into_iter().filter(|need| !need.is_met()).collect();
+    let all = [Needs::Root, Needs::Namespaces, Needs::Strace, Needs::Fuse];
+    let unmet: Vec<Needs> = all.into_iter().filter(|need| !need.is_met()).collect();
     let mut ignored = 0;
     let trials = all_cases().into_iter().map(|case| {
         let is_ignored = case.needs.iter().any(|need| unmet.contains(need));
@@ -214,7 +224,7 @@ fn main() -> ExitCode {
     let trials = trials.collect();
     let conclusion = libtest_mimic::run(&Arguments::from_args(), trials);
     if ignored > 0 {
-        eprintln!("{ignored} tests were ignored: they need root, leave to make namespaces, or strace");
+        eprintln!("{ignored} tests were ignored: they need root, leave to make namespaces, strace, or fuse");
     }
     conclusion.exit_code()
 }

@@ -80,17 +80,24 @@ impl<D: Daemon> Controller<D> {
         background::ensure_started()?;
         let begun = Instant::now();
         let becoming = self.becoming().await?.map(Arc::new);
+        // What was spent on waiting for others counts.
+        let time_left = || self.settings.start_timeout.saturating_sub(begun.elapsed());
+        let mut is_others_turn = false;
         loop {
-            match self.claim(becoming.clone()).await? {
+            // A claim that comes too late is dropped where it was made: the lock is free again, and the stage is ended.
+            let claimed = future::or(self.claim(becoming.clone()), async {
+                Timer::after(time_left()).await;
+                Err(if is_others_turn { self.late() } else { self.unanswered("its directories gave no answer") })
+            });
+            match claimed.await? {
                 Claimed::Ours(ours) => {
                     let (claim, stages) = *ours;
-                    // What was spent on waiting for others counts.
-                    let time = self.settings.start_timeout.saturating_sub(begun.elapsed());
-                    let pid = launch(claim, stages, &self.settings, &arguments, time).await?;
+                    let pid = launch(claim, stages, &self.settings, &arguments, time_left()).await?;
                     return Ok(Started { pid, is_already_running: false });
                 }
                 Claimed::Running(pid) => return Ok(Started { pid, is_already_running: true }),
                 Claimed::Between if begun.elapsed() < self.settings.start_timeout => {
+                    is_others_turn = true;
                     Timer::after(LOOK_AGAIN).await;
                 }
                 Claimed::Between => return Err(self.late()),
@@ -112,7 +119,8 @@ impl<D: Daemon> Controller<D> {
     pub async fn restart(&self) -> Result<Started> {
         self.check_start()?;
         let settings = Arc::clone(&self.settings);
-        LOOKING.run(move || settings.check_working_directory()).await?;
+        let checked = LOOKING.run(move || settings.check_working_directory());
+        self.in_time(checked, "its working directory gave no answer").await?;
         self.becoming().await?;
         self.stop().await?;
         self.start().await
@@ -150,14 +158,21 @@ impl<D: Daemon> Controller<D> {
             let is_this_programs = user.uid() == rustix::process::geteuid().as_raw();
             if is_this_programs { Ok(None) } else { user.become_here(&subject).map(Some) }
         });
+        self.in_time(asked, "its user could not be looked up").await
+    }
+
+    /// The same, unless it takes longer than a start may: then what hangs is left alone.
+    async fn in_time<T>(&self, asked: impl Future<Output = Result<T>>, what: &str) -> Result<T> {
         future::or(asked, async {
             Timer::after(self.settings.start_timeout).await;
-            let Settings { name, start_timeout: time, .. } = &*self.settings;
-            let message =
-                format!("the daemon `{name}` was not started: its user could not be looked up within {time:.1?}");
-            Err(Error::new(ErrorKind::TimedOut, message))
+            Err(self.unanswered(what))
         })
         .await
+    }
+
+    fn unanswered(&self, what: &str) -> Error {
+        let Settings { name, start_timeout: time, .. } = &*self.settings;
+        Error::new(ErrorKind::TimedOut, format!("the daemon `{name}` was not started: {what} within {time:.1?}"))
     }
 
     /// Takes the launch lock and begins the first stage, in one go: see [`hold`](Controller::hold).

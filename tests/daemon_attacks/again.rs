@@ -146,6 +146,7 @@ pub(crate) fn act(path: &Path, verb: &str, rest: &[String]) -> ExitCode {
         "forge" => crate::marks::forge(&rest[0], &rest[1]),
         "recycle" => crate::strangers::recycle(&scene),
         "recycle-between" => crate::strangers::recycle_between(&scene),
+        "hang" => crate::hanging::hang(&scene),
         "fill" => crate::places::fill(&scene),
         "view" => crate::places::view(&scene),
         "lazy-stops" => crate::stops::below_a_lazy_one(&scene),
