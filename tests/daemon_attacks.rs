@@ -153,6 +153,7 @@ fn all_cases() -> Vec<Case> {
             starter_at_every_step_around_a_blocked_setup
         ]
     ));
+    cases.extend(cases!(kills, &[Needs::Root, Needs::Strace], [starter_at_every_step_to_another_user]));
     cases.extend(cases!(
         pidfiles,
         &[],

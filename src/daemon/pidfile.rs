@@ -125,11 +125,14 @@ pub(crate) fn give_directory(
     give().map_err(|error: Errno| ("it could not be made".into(), error.into()))
 }
 
-/// For the starter of a daemon that runs as its starter does: takes away what was made for another user's, unless he has put
-/// something into it.
+/// For the starter of a daemon that runs as its starter does, before it removes the mark: takes away the directory of the
+/// mark's user, or root's own that was to be given to him, if it is empty.
 pub(crate) fn remove_directory(directory: &OwnedFd, stem: &str) {
-    if open_last_users(directory, stem).is_some() {
-        let _ = rustix::fs::unlinkat(directory, directory_name(stem), AtFlags::REMOVEDIR);
+    let Ok(Some(last)) = another_user(directory, stem) else { return };
+    let name = directory_name(stem);
+    let owner = open_below(directory, &name).and_then(|found| rustix::fs::fstat(&found)).map(|found| found.st_uid);
+    if owner.is_ok_and(|owner| owner == last || owner == 0) {
+        let _ = rustix::fs::unlinkat(directory, &name, AtFlags::REMOVEDIR);
     }
 }
 
@@ -156,7 +159,7 @@ pub(crate) fn mark_user(directory: &OwnedFd, stem: &str, uid: u32) -> io::Result
 
 /// For the starter of a daemon that runs as its starter does.
 pub(crate) fn unmark_user(directory: &OwnedFd, stem: &str) -> io::Result<()> {
-    remove_one(directory, mark_name(stem).as_ref())
+    remove_both(directory, mark_name(stem).as_ref())
 }
 
 /// Whom the daemon runs as, where that is somebody else than its starter. What is there and does not say so is

@@ -1,9 +1,6 @@
 //! A lock that names a process which does not hold it: who shares a daemon's descriptors keeps its lock, and its number, when
 //! the daemon is gone (clone(2): `CLONE_FILES`). The number can then be anybody's, and nobody is signalled, or told it.
 
-use std::fs::Permissions;
-use std::os::unix::fs::{PermissionsExt, chown};
-
 use deluxe_process::daemon::State;
 use deluxe_process::{Controller, Process, Signal};
 use futures_lite::future::block_on;
@@ -14,18 +11,14 @@ use crate::strangers::reap;
 use crate::worker::{Run, Worker};
 
 /// An account of every system, and what daemons are run as here.
-const NOBODY: (&str, u32) = ("nobody", 65534);
+pub(crate) const NOBODY: (&str, u32) = ("nobody", 65534);
 
 /// Starts a daemon that leaves its lock to a process of its own making, and ends. Gives its number, and that of the other.
 fn forge(scene: &Scene, user: Option<&str>) -> (u32, u32) {
     // Orphans come to us, so that a number is free when we say so.
     rustix::process::set_child_subreaper(Some(rustix::process::getpid())).unwrap();
     let _ = std::fs::remove_file(scene.path.join("fork"));
-    std::fs::write(scene.path.join("log"), "").unwrap();
-    std::fs::set_permissions(scene.directory(), Permissions::from_mode(0o755)).unwrap();
-    for path in [scene.path.clone(), scene.fifo(), scene.path.join("log")] {
-        chown(path, Some(user.map_or(0, |_| NOBODY.1)), None).unwrap();
-    }
+    scene.belongs_to(user.map_or(0, |_| NOBODY.1));
     let mut worker = scene.worker();
     worker.run = Run::LeavesItsLock;
     let controller = scene.controller_of(worker);
@@ -65,10 +58,6 @@ fn let_go(scene: &Scene, other: u32) {
     until(|| (!raw::is_alive(other)).then_some(()));
     reap(other);
     assert_eq!(scene.settled(), State::Stopped);
-    std::fs::write(scene.path.join("log"), "").unwrap();
-    for path in [scene.path.clone(), scene.path.join("log")] {
-        chown(path, Some(0), None).unwrap();
-    }
     scene.is_as_new();
 }
 
