@@ -66,10 +66,11 @@ impl<D: Daemon> Controller<D> {
     /// # Errors
     ///
     /// [`ErrorKind::SetupFailed`] with the daemon's own error and causes; [`ErrorKind::DaemonDied`] when it ended without a
-    /// word; [`ErrorKind::TimedOut`], also when somebody else's start takes longer than this one may;
-    /// [`ErrorKind::UnknownDaemon`] and [`ErrorKind::NotInitialised`] for mistakes in `main`; [`ErrorKind::Unverifiable`]
-    /// when it can't be proved that none runs; [`ErrorKind::UnknownUser`] and [`ErrorKind::PermissionDenied`] for its
-    /// [`user`](Controller::user); others for its files. All have the end of what was written to stderr, and leave nothing
+    /// word; [`ErrorKind::TimedOut`], also when somebody else's start takes longer than this one may, or a file system gives
+    /// no answer; [`ErrorKind::UnknownDaemon`] and [`ErrorKind::NotInitialised`] for mistakes in `main`;
+    /// [`ErrorKind::Unverifiable`] when it can't be proved that none runs, or whose it is that does;
+    /// [`ErrorKind::UnknownUser`] and [`ErrorKind::PermissionDenied`] for its [`user`](Controller::user); others for its
+    /// files. All have the end of what was written to stderr, and leave nothing
     /// running.
     ///
     /// # Cancel safety
