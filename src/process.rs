@@ -213,7 +213,7 @@ impl Process {
         sent.map_err(|error| self.about(Error::io(format!("could not send {signal} to process {}", self.id()), error)))
     }
 
-    fn has_ended(&self) -> io::Result<bool> {
+    pub(crate) fn has_ended(&self) -> io::Result<bool> {
         self.0.handle.has_ended()
     }
 

@@ -2,8 +2,8 @@
 //! hostile directories, full disks, forged handshakes, and futures that are dropped at any moment.
 //!
 //! Every case runs in a process of its own, below a warden who gives it a deadline, inherits what it orphans, and fails it
-//! for every process that it leaves. What needs root, namespaces or strace(1) is counted as ignored where that is missing,
-//! and says so.
+//! for every process that it leaves. What needs root, namespaces, strace(1) or FUSE is counted as ignored where that is
+//! missing, and says so.
 //!
 //! | variable | default | meaning |
 //! |---|---|---|
@@ -19,6 +19,12 @@ mod again;
 #[cfg(target_os = "linux")]
 #[path = "daemon_attacks/drops.rs"]
 mod drops;
+#[cfg(target_os = "linux")]
+#[path = "daemon_attacks/forgeries.rs"]
+mod forgeries;
+#[cfg(target_os = "linux")]
+#[path = "daemon_attacks/hanging.rs"]
+mod hanging;
 #[cfg(target_os = "linux")]
 #[path = "daemon_attacks/inside.rs"]
 mod inside;
@@ -79,8 +85,12 @@ enum Needs {
     Root,
     /// Leave to make pid and mount namespaces.
     Namespaces,
+    /// To be where every process has a number: only there is a lock known by the number of one that is gone.
+    FirstPidNamespace,
     /// strace(1), and leave to trace.
     Strace,
+    /// File systems that are served by a process, and leave to mount one.
+    Fuse,
 }
 
 #[cfg(target_os = "linux")]
@@ -96,6 +106,14 @@ impl Needs {
             Needs::Namespaces => {
                 let script = "mount -t tmpfs none /mnt && echo 100 > /proc/sys/kernel/ns_last_pid";
                 succeeds("unshare", &["--pid", "--fork", "--mount", "--mount-proc", "sh", "-c", script])
+            }
+            // `PROC_PID_INIT_INO`.
+            Needs::FirstPidNamespace => {
+                std::fs::read_link("/proc/self/ns/pid").is_ok_and(|link| link.as_os_str() == "pid:[4026531836]")
+            }
+            Needs::Fuse => {
+                let script = "mount -i -t fuse -o fd=0,rootmode=40000,user_id=0,group_id=0 none /mnt < /dev/fuse";
+                succeeds("unshare", &["--mount", "sh", "-c", script])
             }
             Needs::Strace => succeeds("strace", &["-f", "-e", "inject=getppid:signal=KILL:when=2", "true"]),
         }
@@ -135,6 +153,7 @@ fn all_cases() -> Vec<Case> {
             starter_at_every_step_around_a_blocked_setup
         ]
     ));
+    cases.extend(cases!(kills, &[Needs::Root, Needs::Strace], [starter_at_every_step_to_another_user]));
     cases.extend(cases!(
         pidfiles,
         &[],
@@ -157,6 +176,9 @@ fn all_cases() -> Vec<Case> {
         &[Needs::Root, Needs::Namespaces],
         [another_pid_namespace, a_recycled_number, a_number_recycled_between_the_looks]
     ));
+    cases.extend(cases!(forgeries, &[Needs::Root], [a_lock_beyond_its_daemon]));
+    cases.extend(cases!(forgeries, &[Needs::Root, Needs::FirstPidNamespace], [a_lock_whose_number_is_a_strangers]));
+    cases.extend(cases!(hanging, &[Needs::Root, Needs::Namespaces, Needs::Fuse], [a_directory_that_gives_no_answer]));
     cases.extend(cases!(stops, &[], [term_is_ignored, told_again_and_again, many_at_once, read_only_eyes]));
     cases.extend(cases!(
         stops,
@@ -202,8 +224,8 @@ fn main() -> ExitCode {
             _ => {}
         }
     }
-    let unmet: Vec<Needs> =
-        [Needs::Root, Needs::Namespaces, Needs::Strace].into_iter().filter(|need| !need.is_met()).collect();
+    let all = [Needs::Root, Needs::Namespaces, Needs::FirstPidNamespace, Needs::Strace, Needs::Fuse];
+    let unmet: Vec<Needs> = all.into_iter().filter(|need| !need.is_met()).collect();
     let mut ignored = 0;
     let trials = all_cases().into_iter().map(|case| {
         let is_ignored = case.needs.iter().any(|need| unmet.contains(need));
@@ -214,7 +236,9 @@ fn main() -> ExitCode {
     let trials = trials.collect();
     let conclusion = libtest_mimic::run(&Arguments::from_args(), trials);
     if ignored > 0 {
-        eprintln!("{ignored} tests were ignored: they need root, leave to make namespaces, or strace");
+        eprintln!(
+            "{ignored} tests were ignored: they need root, leave to make namespaces or to be in none, strace, or fuse"
+        );
     }
     conclusion.exit_code()
 }

@@ -146,7 +146,7 @@ fn cases() -> Vec<Case> {
             user1_and_user2_reach_their_hooks,
         ]
     ));
-    cases.extend(cases!(seed, One, Root, [a_daemon_of_another_user_gives_permission_denied]));
+    cases.extend(cases!(seed, All, Root, [a_daemon_of_another_user_gives_permission_denied]));
     cases.extend(cases!(
         defects,
         All,
@@ -159,15 +159,15 @@ fn cases() -> Vec<Case> {
             d40_failures_are_visible,
             d41_killed_means_gone_and_cleaned_up,
             d44_nothing_of_the_callers_is_open_in_the_daemon,
+            d45_a_replaced_stdout_does_no_harm,
             d47_signals_of_the_daemon_are_not_the_callers,
             d48_setup_runs_once_and_in_the_daemon_alone,
             d49_reports_are_values_every_time,
             d50_buffered_output_is_not_lost,
         ]
     ));
-    cases.extend(cases!(defects, One, Nothing, [d45_a_replaced_stdout_does_no_harm]));
-    cases.extend(cases!(defects, One, Root, [d31_home_has_no_say]));
-    cases.extend(cases!(defects, One, Namespaces, [d42_a_zombie_counts_as_gone]));
+    cases.extend(cases!(defects, All, Root, [d31_home_has_no_say, d31_a_home_that_cannot_be_used]));
+    cases.extend(cases!(defects, All, Namespaces, [d42_a_zombie_counts_as_gone]));
     cases.extend(cases!(
         hooks,
         All,
@@ -242,6 +242,7 @@ fn cases() -> Vec<Case> {
             a_forced_end_is_told,
             state_and_since,
             many_waiters,
+            many_starters,
             many_stoppers,
             controllers_in_other_processes_agree,
             instances_are_daemons_of_their_own,
@@ -313,6 +314,8 @@ fn cases() -> Vec<Case> {
         [
             the_users_own_hands_reach_nothing,
             somebody_else_behind_the_lock,
+            a_mark_that_names_nobody,
+            in_the_place_of_the_pidfiles_directory,
             a_hostile_directory_of_the_pidfile,
             first_one_user_then_another,
             directories_and_files_are_the_users,

@@ -66,10 +66,11 @@ impl<D: Daemon> Controller<D> {
     /// # Errors
     ///
     /// [`ErrorKind::SetupFailed`] with the daemon's own error and causes; [`ErrorKind::DaemonDied`] when it ended without a
-    /// word; [`ErrorKind::TimedOut`], also when somebody else's start takes longer than this one may;
-    /// [`ErrorKind::UnknownDaemon`] and [`ErrorKind::NotInitialised`] for mistakes in `main`; [`ErrorKind::Unverifiable`]
-    /// when it can't be proved that none runs; [`ErrorKind::UnknownUser`] and [`ErrorKind::PermissionDenied`] for its
-    /// [`user`](Controller::user); others for its files. All have the end of what was written to stderr, and leave nothing
+    /// word; [`ErrorKind::TimedOut`], also when somebody else's start takes longer than this one may, or a file system gives
+    /// no answer; [`ErrorKind::UnknownDaemon`] and [`ErrorKind::NotInitialised`] for mistakes in `main`;
+    /// [`ErrorKind::Unverifiable`] when it can't be proved that none runs, or whose it is that does;
+    /// [`ErrorKind::UnknownUser`] and [`ErrorKind::PermissionDenied`] for its [`user`](Controller::user); others for its
+    /// files. All have the end of what was written to stderr, and leave nothing
     /// running.
     ///
     /// # Cancel safety
@@ -80,17 +81,24 @@ impl<D: Daemon> Controller<D> {
         background::ensure_started()?;
         let begun = Instant::now();
         let becoming = self.becoming().await?.map(Arc::new);
+        // What was spent on waiting for others counts.
+        let time_left = || self.settings.start_timeout.saturating_sub(begun.elapsed());
+        let mut is_others_turn = false;
         loop {
-            match self.claim(becoming.clone()).await? {
+            // A claim that comes too late is dropped where it was made: the lock is free again, and the stage is ended.
+            let claimed = future::or(self.claim(becoming.clone()), async {
+                Timer::after(time_left()).await;
+                Err(if is_others_turn { self.late() } else { self.unanswered("its directories gave no answer") })
+            });
+            match claimed.await? {
                 Claimed::Ours(ours) => {
                     let (claim, stages) = *ours;
-                    // What was spent on waiting for others counts.
-                    let time = self.settings.start_timeout.saturating_sub(begun.elapsed());
-                    let pid = launch(claim, stages, &self.settings, &arguments, time).await?;
+                    let pid = launch(claim, stages, &self.settings, &arguments, time_left()).await?;
                     return Ok(Started { pid, is_already_running: false });
                 }
                 Claimed::Running(pid) => return Ok(Started { pid, is_already_running: true }),
                 Claimed::Between if begun.elapsed() < self.settings.start_timeout => {
+                    is_others_turn = true;
                     Timer::after(LOOK_AGAIN).await;
                 }
                 Claimed::Between => return Err(self.late()),
@@ -112,7 +120,8 @@ impl<D: Daemon> Controller<D> {
     pub async fn restart(&self) -> Result<Started> {
         self.check_start()?;
         let settings = Arc::clone(&self.settings);
-        LOOKING.run(move || settings.check_working_directory()).await?;
+        let checked = LOOKING.run(move || settings.check_working_directory());
+        self.in_time(checked, "its working directory gave no answer").await?;
         self.becoming().await?;
         self.stop().await?;
         self.start().await
@@ -150,14 +159,21 @@ impl<D: Daemon> Controller<D> {
             let is_this_programs = user.uid() == rustix::process::geteuid().as_raw();
             if is_this_programs { Ok(None) } else { user.become_here(&subject).map(Some) }
         });
+        self.in_time(asked, "its user could not be looked up").await
+    }
+
+    /// The same, unless it takes longer than a start may: then what hangs is left alone.
+    async fn in_time<T>(&self, asked: impl Future<Output = Result<T>>, what: &str) -> Result<T> {
         future::or(asked, async {
             Timer::after(self.settings.start_timeout).await;
-            let Settings { name, start_timeout: time, .. } = &*self.settings;
-            let message =
-                format!("the daemon `{name}` was not started: its user could not be looked up within {time:.1?}");
-            Err(Error::new(ErrorKind::TimedOut, message))
+            Err(self.unanswered(what))
         })
         .await
+    }
+
+    fn unanswered(&self, what: &str) -> Error {
+        let Settings { name, start_timeout: time, .. } = &*self.settings;
+        Error::new(ErrorKind::TimedOut, format!("the daemon `{name}` was not started: {what} within {time:.1?}"))
     }
 
     /// Takes the launch lock and begins the first stage, in one go: see [`hold`](Controller::hold).
@@ -268,10 +284,10 @@ impl<D> Controller<D> {
     /// | environment | `HOME`, `USER`, `LOGNAME`, `SHELL` of the user, a `PATH` of the system's directories, and what [`environment`](Controller::environment) adds; nothing of root's |
     /// | working directory, log file | entered and opened as the user |
     /// | directory, lock | root's, as without a user: all of root's controllers mean the same daemon, whether they name its user or not, and the user's own can't open them |
-    /// | pidfile | `NAME.run/NAME.pid` in the directory, and `NAME.run` there is a directory of the user's; a [`pidfile`](Controller::pidfile) elsewhere is the daemon's to write and remove, so its directory has to be the user's, and what a killed daemon leaves there stays until the next start |
+    /// | pidfile | `NAME.run/NAME.pid` in the directory, and `NAME.run` there is a directory of the user's: what else has that name is left alone and refused, but for an empty directory of root's or of the user before; a [`pidfile`](Controller::pidfile) elsewhere is the daemon's to write and remove, so its directory has to be the user's, and what a killed daemon leaves there stays until the next start |
     /// | program | this one; the user has to be allowed to execute its file, wherever it is |
     /// | a controller in the daemon itself | answers as ever |
-    /// | whose it is | root's file `NAME.user` says it; root signals no process of anybody else's, whatever holds the lock |
+    /// | whose it is | root's file `NAME.user` says it; root signals no process of anybody else's, and is told no number of one, whatever holds the lock |
     ///
     /// ```no_run
     /// use deluxe_process::daemon::Context;
@@ -432,7 +448,9 @@ impl<D> Controller<D> {
     ///
     /// As [`state`](Controller::state).
     pub async fn pid(&self) -> Result<Option<u32>> {
-        Ok(match self.standing().await? {
+        let settings = Arc::clone(&self.settings);
+        let Sight { standing, .. } = LOOKING.run(move || look(&settings)).await?;
+        Ok(match standing {
             Standing::Running(pid) => Some(pid),
             Standing::Stopped | Standing::Between => None,
         })
@@ -445,23 +463,31 @@ impl<D> Controller<D> {
     /// [`ErrorKind::PermissionDenied`] when its files may not be opened or can't be trusted,
     /// [`ErrorKind::Unverifiable`] when what they say can't be proved from here.
     pub async fn state(&self) -> Result<State> {
-        Ok(match self.standing().await? {
-            Standing::Stopped => State::Stopped,
-            Standing::Between => State::Starting,
-            Standing::Running(pid) => {
-                let since = LOOKING.run(move || proc::started_at(pid)).await;
-                match since {
-                    // The number was the daemon's all the time, so the start was its own.
-                    Ok(since) if self.standing().await? == Standing::Running(pid) => State::Running { pid, since },
-                    Err(error) if self.standing().await? == Standing::Running(pid) => {
-                        let message = format!("since when the daemon runs as process {pid} could not be read");
-                        return Err(Error::io(message, error).with_pid(pid));
-                    }
-                    // It has ended meanwhile.
-                    _ => State::Stopped,
+        let settings = Arc::clone(&self.settings);
+        LOOKING
+            .run(move || {
+                let Sight { standing, files, .. } = look(&settings)?;
+                let pid = match standing {
+                    Standing::Stopped => return Ok(State::Stopped),
+                    Standing::Between => return Ok(State::Starting),
+                    Standing::Running(pid) => pid,
+                };
+                let since = proc::started_at(pid);
+                // If the number was the daemon's all the time, the start was its own.
+                let is_still = match files {
+                    Some(mut files) => files.is_still(standing)?,
+                    None => true,
+                };
+                if !is_still {
+                    return Ok(State::Stopped);
                 }
-            }
-        })
+                let since = since.map_err(|error| {
+                    let message = format!("since when the daemon runs as process {pid} could not be read");
+                    Error::io(message, error).with_pid(pid)
+                })?;
+                Ok(State::Running { pid, since })
+            })
+            .await
     }
 
     /// Sends the daemon a signal.
@@ -518,7 +544,6 @@ impl<D> Controller<D> {
             match self.hold().await? {
                 (Standing::Stopped, _) => return Ok(None),
                 (_, Some(process)) => return Ok(Some(process)),
-                // Also where the lock names a process that is none.
                 (_, None) if begun.elapsed() > self.settings.start_timeout => return Err(self.stuck()),
                 (_, None) => {}
             }
@@ -526,34 +551,16 @@ impl<D> Controller<D> {
         }
     }
 
-    /// What the locks say, and a handle to the process that holds the identity lock: the same answer before and after taking
-    /// hold of it. All in one go, since each way to another thread and back is time that a stop takes.
+    /// What the locks say, and a handle to the daemon. All in one go, since each way to another thread and back is time that
+    /// a stop takes.
     async fn hold(&self) -> Result<(Standing, Option<Process>)> {
         let settings = Arc::clone(&self.settings);
         LOOKING
             .run(move || {
-                let (standing, files) = look(&settings)?;
-                let Standing::Running(pid) = standing else { return Ok((standing, None)) };
-                let process = match Process::open(pid) {
-                    Ok(process) => process,
-                    Err(error) if error.is_not_found() => return Ok((standing, None)),
-                    Err(error) => return Err(error),
-                };
-                // Without files it is this very process.
-                let Some(mut files) = files else { return Ok((standing, Some(process))) };
-                let checked = files.check_user(pid);
-                if files.standing()? != standing {
-                    return Ok((standing, None));
-                }
-                checked?;
-                Ok((standing, Some(process)))
+                let Sight { standing, process, .. } = look(&settings)?;
+                Ok((standing, process?))
             })
             .await
-    }
-
-    async fn standing(&self) -> Result<Standing> {
-        let settings = Arc::clone(&self.settings);
-        LOOKING.run(move || look(&settings).map(|(standing, _)| standing)).await
     }
 
     /// Removes what a killed daemon has left, unless somebody starts it anew already.
@@ -578,17 +585,30 @@ impl<D> Controller<D> {
     }
 }
 
-/// What the locks say, and the files that they are on unless this process knows by itself. Opens files, so not for an
-/// executor.
-fn look(settings: &Settings) -> Result<(Standing, Option<Files>)> {
+/// What can be seen of a daemon.
+struct Sight {
+    standing: Standing,
+    /// A handle to the daemon that runs; an error where there are no handles.
+    process: Result<Option<Process>>,
+    /// Without them, this very process is the daemon, or none was ever started.
+    files: Option<Files>,
+}
+
+/// Looks, and proves what it sees. Opens files, so not for an executor.
+fn look(settings: &Settings) -> Result<Sight> {
     let place = settings.place(settings.names_another_user())?;
-    if let Some(own) = place.own_standing() {
-        return Ok((own, None));
+    if let Some(standing) = place.own_standing() {
+        let process = match standing {
+            Standing::Running(pid) => Process::open(pid).map(Some),
+            Standing::Stopped | Standing::Between => Ok(None),
+        };
+        return Ok(Sight { standing, process, files: None });
     }
-    match place.open_to_look()? {
-        Some(mut files) => Ok((files.standing()?, Some(files))),
-        None => Ok((Standing::Stopped, None)),
-    }
+    let Some(mut files) = place.open_to_look()? else {
+        return Ok(Sight { standing: Standing::Stopped, process: Ok(None), files: None });
+    };
+    let (standing, process) = files.look()?;
+    Ok(Sight { standing, process, files: Some(files) })
 }
 
 impl<D> Clone for Controller<D> {

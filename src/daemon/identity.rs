@@ -4,8 +4,9 @@
 //! hands over to it, and the identity lock, which the daemon takes when it is ready. The kernel says who holds the latter,
 //! so a recycled number, a fork that outlived its daemon, or another namespace can't be taken for it by accident. Malice can
 //! do more: a process that shares its table of descriptors with the daemon keeps the lock, and the number that goes with it,
-//! beyond the daemon's end. Who has the daemon in his hands to do that may signal all that its user may; root may signal
-//! more, and therefore also asks whose the process is, which the file `NAME.user` tells of another user's daemon.
+//! beyond the daemon's end. So a number is told, or signalled, only while it is that of a living process; and where root's
+//! daemon runs as another user, who has no other way to root's signals, only of a process that is that user's, which the
+//! file `NAME.user` names.
 //!
 //! A daemon that runs as another user than its starter has no right to the path, and needs none: it has the descriptor.
 //!
@@ -29,7 +30,9 @@ use rustix::fs::{FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
 use crate::daemon::pidfile;
+use crate::daemon::pidfile::NoDirectory;
 use crate::error::{Error, ErrorKind, Result};
+use crate::process::Process;
 use crate::sys::locks::{self, Holder};
 use crate::sys::proc;
 use crate::users::becoming::Becoming;
@@ -257,26 +260,69 @@ fn make_directories(path: &Path) -> io::Result<()> {
 }
 
 impl Files {
-    /// Refuses a process that holds the identity lock and is not of the user whom the daemon runs as. To be asked with the
-    /// process in hand, so that its number stays its own.
-    pub(crate) fn check_user(&self, pid: u32) -> Result<()> {
-        let user = pidfile::another_user(&self.directory, &self.place.stem)
-            .map_err(|error| self.place.failed("could not read whose daemon it is, beside", error))?;
-        let Some(user) = user else { return Ok(()) };
-        let what = match proc::user_ids(pid) {
-            Some(ids) if ids.iter().all(|id| *id == user) => return Ok(()),
-            Some(mut ids) => {
+    /// What the locks say, and a handle to the process that has the daemon's number; that is proved to be the daemon's, or
+    /// it is an error. Without handles, on an old system, an error stands in the place of one.
+    pub(crate) fn look(&mut self) -> Result<(Standing, Result<Option<Process>>)> {
+        let standing = self.standing()?;
+        let Standing::Running(pid) = standing else { return Ok((standing, Ok(None))) };
+        let process = Process::open(pid);
+        let proved = self.prove(pid, process.as_ref());
+        // Asked last, because a lock goes before its process does: what has ended meanwhile is no forgery, and whatever was
+        // read of its number may be another's.
+        match self.standing()? {
+            again if again == standing => {}
+            // Another daemon by now. Neither of the two was seen from here all the time.
+            Standing::Running(_) => return Ok((Standing::Between, Ok(None))),
+            again => return Ok((again, Ok(None))),
+        }
+        proved?;
+        Ok((standing, process.map(Some)))
+    }
+
+    /// Refuses a number that the identity lock names, and that is no living process of the user whom the daemon runs as.
+    fn prove(&self, pid: u32, process: Result<&Process, &Error>) -> Result<()> {
+        let refused = |what: &str| Err(self.unverifiable(&format!("is locked by process {pid}{what}")).with_pid(pid));
+        let user = match pidfile::another_user(&self.directory, &self.place.stem) {
+            Ok(user) => user,
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                let mark = self.place.directory.join(pidfile::mark_name(&self.place.stem));
+                let what = format!(", and `{}` does not say whose daemon it is", mark.display());
+                return refused(&what).map_err(|refusal| refusal.with_path(mark).with_source(error));
+            }
+            Err(error) => return Err(self.place.failed("could not read whose daemon it is, beside", error)),
+        };
+        let ids = user.and_then(|_| proc::user_ids(pid));
+        let has_ended = match process {
+            Ok(process) => process.has_ended().map_err(|error| {
+                let message = format!("could not ask whether process {pid} has ended");
+                Error::io(message, error).with_pid(pid)
+            })?,
+            Err(error) if error.is_not_found() => true,
+            Err(error) if error.kind() == ErrorKind::Unsupported => false,
+            Err(error) => return Err(error.clone()),
+        };
+        if has_ended {
+            return refused(", which has ended");
+        }
+        match (user, ids) {
+            (None, _) => Ok(()),
+            (Some(user), Some(ids)) if ids.iter().all(|id| *id == user) => Ok(()),
+            (Some(user), Some(mut ids)) => {
                 ids.dedup();
                 let ids = ids.iter().map(u32::to_string).collect::<Vec<_>>().join(", ");
-                format!("is locked by process {pid} of user {ids}, and the daemon is user {user}'s")
+                refused(&format!(" of user {ids}, and the daemon is user {user}'s"))
             }
-            None => format!("is locked by process {pid}, and whose that is can't be read"),
-        };
-        Err(self.unverifiable(&what).with_pid(pid))
+            (Some(_), None) => refused(", and whose that is can't be read"),
+        }
+    }
+
+    /// Whether the locks say the same as before.
+    pub(crate) fn is_still(&mut self, standing: Standing) -> Result<bool> {
+        Ok(self.standing()? == standing)
     }
 
     /// What the locks say, without touching them: a look never disturbs a starter.
-    pub(crate) fn standing(&mut self) -> Result<Standing> {
+    fn standing(&mut self) -> Result<Standing> {
         let holder = self.identity_holder()?;
         let is_launching = locks::launch_is_locked(self.lock.as_fd())
             .map_err(|error| self.place.failed("could not ask for the locks of", error))?;
@@ -318,7 +364,8 @@ impl Files {
 
     fn unverifiable(&self, what: &str) -> Error {
         let path = self.place.directory.join(self.place.lock_name());
-        let message = format!("whether the daemon runs can't be proved: `{}` {what}", path.display());
+        let message =
+            format!("whether the daemon `{}` runs can't be proved: `{}` {what}", self.place.stem, path.display());
         Error::new(ErrorKind::Unverifiable, message).with_path(path)
     }
 
@@ -327,7 +374,7 @@ impl Files {
         let is_taken =
             locks::try_lock_launch(self.lock.as_fd()).map_err(|error| self.place.failed("could not lock", error))?;
         if !is_taken {
-            return Ok(Err(self.standing()?));
+            return Ok(Err(self.look()?.0));
         }
         match self.identity_holder()? {
             Holder::Nobody => {}
@@ -470,6 +517,7 @@ impl Claim {
     /// The same for a daemon that runs as we do.
     pub(crate) fn for_ourselves(self) -> Result<Claim> {
         let Files { directory, place, .. } = &self.files;
+        pidfile::remove_directory(directory, &place.stem);
         pidfile::unmark_user(directory, &place.stem)
             .map_err(|error| place.failed("could not say whose daemon it is, beside", error))?;
         Ok(self)
@@ -478,19 +526,17 @@ impl Claim {
     /// The same for a daemon that is to run as another user.
     pub(crate) fn for_another(self, becoming: Arc<Becoming>) -> Result<Claim> {
         let Files { directory, place, .. } = &self.files;
-        let made = pidfile::make_directory(directory, &place.stem, &becoming.identity).map_err(|error| {
+        let failed = |(why, error): NoDirectory| {
             let path = place.directory.join(pidfile::directory_name(&place.stem));
             let (shown, user) = (path.display(), becoming.user.name());
-            let why = match error.kind() {
-                io::ErrorKind::DirectoryNotEmpty => "what is there is somebody else's, and not empty",
-                io::ErrorKind::NotADirectory => "what is there is no directory",
-                _ => "it could not be made",
-            };
             let message = format!("no directory `{shown}` for a pidfile of the user `{user}`: {why}");
             Error::io(message, error).with_path(path)
-        })?;
+        };
+        // The mark is in the middle, so that a directory is never anybody's of whom it does not tell.
+        let found = pidfile::find_directory(directory, &place.stem, &becoming.identity).map_err(failed)?;
         pidfile::mark_user(directory, &place.stem, becoming.identity.uid)
             .map_err(|error| place.failed("could not say whose daemon it is, beside", error))?;
-        Ok(Claim { another: Some((becoming, made)), ..self })
+        let given = pidfile::give_directory(directory, &place.stem, found, &becoming.identity).map_err(failed)?;
+        Ok(Claim { another: Some((becoming, given)), ..self })
     }
 }

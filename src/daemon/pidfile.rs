@@ -10,7 +10,7 @@ use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
-use rustix::fs::{AtFlags, Gid, Mode, OFlags, RenameFlags, Uid};
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, RenameFlags, Uid};
 use rustix::io::Errno;
 
 use crate::daemon::identity::Place;
@@ -48,12 +48,14 @@ pub(crate) fn remove(directory: &OwnedFd, place: &Place) -> io::Result<()> {
 /// For the holder of the launch lock: what a killed daemon has left, whoever that ran as. `directory` is the lock's.
 pub(crate) fn clear_away(directory: &OwnedFd, place: &Place) -> io::Result<()> {
     // In the way of nobody: who can put something there that can't be removed is the daemon's own user.
-    if let Some(apart) = open_another_users(directory, &place.stem) {
+    if let Some(apart) = open_last_users(directory, &place.stem) {
         let _ = remove_both(&apart, &file_name(&place.stem));
     }
     // A path in a directory that another user can write may lead anywhere by the time root goes it. The next daemon of that
-    // user replaces what is there.
-    if place.pidfile.is_some() && (place.is_another_users || another_user(directory, &place.stem)?.is_some()) {
+    // user replaces what is there. A mark that says nothing may have been any user's; it is in the way of nobody, because
+    // the next start makes another.
+    if place.pidfile.is_some() && (place.is_another_users || !matches!(another_user(directory, &place.stem), Ok(None)))
+    {
         return Ok(());
     }
     remove(directory, place)
@@ -64,62 +66,145 @@ pub(crate) fn directory_name(stem: &str) -> String {
     format!("{stem}.run")
 }
 
-/// For the starter of another user's daemon: a directory for the pidfile, which belongs to that user.
-pub(crate) fn make_directory(directory: &OwnedFd, stem: &str, user: &Identity) -> io::Result<OwnedFd> {
+/// Why there is no directory for a pidfile: in words, and what the system said, if it did.
+pub(crate) type NoDirectory = (String, io::Error);
+
+/// For the starter of another user's daemon, before it says whose that is: the directory that this user has already. What
+/// else is in its place is in the way, and left as it is; but for an empty directory that is known to have been made for
+/// this, by the mark, or to hold nothing of root's. Those go, so that nothing is handed on that somebody may still have open.
+pub(crate) fn find_directory(directory: &OwnedFd, stem: &str, user: &Identity) -> Result<Option<OwnedFd>, NoDirectory> {
     let name = directory_name(stem);
-    // What was somebody else's goes, so that nothing of his is handed on; it goes only when it is empty.
-    match rustix::fs::statat(directory, &name, AtFlags::SYMLINK_NOFOLLOW) {
-        Ok(found) if found.st_uid != user.uid => rustix::fs::unlinkat(directory, &name, AtFlags::REMOVEDIR)?,
-        Ok(_) | Err(Errno::NOENT) => {}
-        Err(error) => return Err(error.into()),
+    let found = match open_below(directory, &name) {
+        Err(Errno::NOENT) => return Ok(None),
+        // With O_NOFOLLOW and O_DIRECTORY a link is ENOTDIR.
+        Err(error @ (Errno::NOTDIR | Errno::LOOP)) => {
+            return Err(("what is there is no directory".into(), error.into()));
+        }
+        found => found.map_err(|error| ("what is there could not be opened".into(), error.into()))?,
+    };
+    let owner =
+        rustix::fs::fstat(&found).map_err(|error| ("what is there can't be examined".into(), error.into()))?.st_uid;
+    if owner == user.uid {
+        return Ok(Some(found));
     }
-    match rustix::fs::mkdirat(directory, &name, Mode::from_raw_mode(0o700)) {
-        Ok(()) | Err(Errno::EXIST) => {}
-        Err(error) => return Err(error.into()),
+    if owner != 0 && !is_of_last_user(directory, stem, owner) {
+        let why = format!("what is there belongs to user {owner}, who is neither root nor the daemon's last user");
+        return Err((why, io::ErrorKind::PermissionDenied.into()));
     }
-    let made = rustix::fs::openat(directory, &name, OPEN_DIRECTORY | OFlags::NOFOLLOW, Mode::empty())?;
-    rustix::fs::fchown(&made, Some(Uid::from_raw(user.uid)), Some(Gid::from_raw(user.gid)))?;
-    // Everybody may look for a pidfile, and only that user may make one.
-    rustix::fs::fchmod(&made, Mode::from_raw_mode(0o755))?;
-    Ok(made)
+    match rustix::fs::unlinkat(directory, &name, AtFlags::REMOVEDIR) {
+        Ok(()) => Ok(None),
+        Err(error @ Errno::NOTEMPTY) => {
+            Err((format!("what is there belongs to user {owner}, and is not empty"), error.into()))
+        }
+        Err(error) => Err((format!("what is there belongs to user {owner}, and can't be removed"), error.into())),
+    }
 }
 
-/// For the starter of another user's daemon: says beside the lock, where only root can, whom the daemon runs as.
+/// For the starter of another user's daemon, after it has said whose that is: gives him the directory that was found, or a
+/// new one.
+pub(crate) fn give_directory(
+    directory: &OwnedFd,
+    stem: &str,
+    found: Option<OwnedFd>,
+    user: &Identity,
+) -> Result<OwnedFd, NoDirectory> {
+    let name = directory_name(stem);
+    let give = || {
+        let given = match found {
+            Some(found) => found,
+            None => {
+                rustix::fs::mkdirat(directory, &name, Mode::from_raw_mode(0o700))?;
+                open_below(directory, &name)?
+            }
+        };
+        rustix::fs::fchown(&given, Some(Uid::from_raw(user.uid)), Some(Gid::from_raw(user.gid)))?;
+        // Everybody may look for a pidfile, and only that user may make one.
+        rustix::fs::fchmod(&given, Mode::from_raw_mode(0o755))?;
+        Ok(given)
+    };
+    give().map_err(|error: Errno| ("it could not be made".into(), error.into()))
+}
+
+/// For the starter of a daemon that runs as its starter does, before it removes the mark: takes away the directory of the
+/// mark's user, or root's own that was to be given to him, if it is empty.
+pub(crate) fn remove_directory(directory: &OwnedFd, stem: &str) {
+    let Ok(Some(last)) = another_user(directory, stem) else { return };
+    let name = directory_name(stem);
+    let owner = open_below(directory, &name).and_then(|found| rustix::fs::fstat(&found)).map(|found| found.st_uid);
+    if owner.is_ok_and(|owner| owner == last || owner == 0) {
+        let _ = rustix::fs::unlinkat(directory, &name, AtFlags::REMOVEDIR);
+    }
+}
+
+/// For the starter of another user's daemon: says beside the lock, where only root can, whom the daemon runs as. Whole or
+/// not at all, because half of it would keep everybody from the daemon.
 pub(crate) fn mark_user(directory: &OwnedFd, stem: &str, uid: u32) -> io::Result<()> {
-    unmark_user(directory, stem)?;
+    let name = mark_name(stem);
+    let temporary = temporary(name.as_ref());
+    remove_one(directory, &temporary)?;
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let mark = rustix::fs::openat(directory, mark_name(stem), flags, Mode::from_raw_mode(0o600))?;
-    File::from(mark).write_all(format!("{uid}\n").as_bytes())
+    let written = (|| {
+        let mark = rustix::fs::openat(directory, &temporary, flags, Mode::from_raw_mode(0o600))?;
+        File::from(mark).write_all(format!("{uid}\n").as_bytes())?;
+        // A directory would not be replaced.
+        let _ = rustix::fs::unlinkat(directory, &name, AtFlags::REMOVEDIR);
+        rustix::fs::renameat_with(directory, &temporary, directory, &name, RenameFlags::empty())?;
+        Ok(())
+    })();
+    if written.is_err() {
+        let _ = remove_one(directory, &temporary);
+    }
+    written
 }
 
 /// For the starter of a daemon that runs as its starter does.
 pub(crate) fn unmark_user(directory: &OwnedFd, stem: &str) -> io::Result<()> {
-    remove_one(directory, mark_name(stem).as_ref())
+    remove_both(directory, mark_name(stem).as_ref())
 }
 
-/// Whom the daemon runs as, where that is somebody else than its starter.
+/// Whom the daemon runs as, where that is somebody else than its starter. What is there and does not say so is
+/// [`InvalidData`](io::ErrorKind::InvalidData), whatever it is.
 pub(crate) fn another_user(directory: &OwnedFd, stem: &str) -> io::Result<Option<u32>> {
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let malformed = |what| io::Error::new(io::ErrorKind::InvalidData, what);
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
     let mark = match rustix::fs::openat(directory, mark_name(stem), flags, Mode::empty()) {
         Err(Errno::NOENT) => return Ok(None),
+        Err(Errno::LOOP) => return Err(malformed("it is a symbolic link")),
+        // A socket.
+        Err(Errno::NXIO) => return Err(malformed("it is no regular file")),
         mark => mark?,
     };
-    let mut text = String::new();
-    File::from(mark).take(16).read_to_string(&mut text)?;
-    // It is empty for a moment, in which there is no daemon yet.
-    Ok(text.trim_end().parse().ok())
+    if FileType::from_raw_mode(rustix::fs::fstat(&mark)?.st_mode) != FileType::RegularFile {
+        return Err(malformed("it is no regular file"));
+    }
+    let mut text = Vec::new();
+    File::from(mark).take(16).read_to_end(&mut text)?;
+    parse_mark(&text).map(Some).ok_or_else(|| malformed("it holds no user's number"))
 }
 
-fn mark_name(stem: &str) -> String {
+/// Digits and the end of a line, as they were written.
+fn parse_mark(text: &[u8]) -> Option<u32> {
+    let digits = std::str::from_utf8(text.strip_suffix(b"\n")?).ok()?;
+    if digits.bytes().all(|byte| byte.is_ascii_digit()) { digits.parse().ok() } else { None }
+}
+
+pub(crate) fn mark_name(stem: &str) -> String {
     format!("{stem}.user")
 }
 
-/// The directory that [`make_directory`] once made here. One of our own is something else.
-fn open_another_users(directory: &OwnedFd, stem: &str) -> Option<OwnedFd> {
-    let flags = OPEN_DIRECTORY | OFlags::NOFOLLOW;
-    let found = rustix::fs::openat(directory, directory_name(stem), flags, Mode::empty()).ok()?;
-    let stat = rustix::fs::fstat(&found).ok()?;
-    (stat.st_uid != rustix::process::geteuid().as_raw()).then_some(found)
+fn is_of_last_user(directory: &OwnedFd, stem: &str, uid: u32) -> bool {
+    matches!(another_user(directory, stem), Ok(Some(user)) if user == uid)
+}
+
+/// The directory that was made here for the pidfile of the daemon's last user. Any other is something else.
+fn open_last_users(directory: &OwnedFd, stem: &str) -> Option<OwnedFd> {
+    let found = open_below(directory, &directory_name(stem)).ok()?;
+    let owner = rustix::fs::fstat(&found).ok()?.st_uid;
+    is_of_last_user(directory, stem, owner).then_some(found)
+}
+
+fn open_below(directory: &OwnedFd, name: &str) -> Result<OwnedFd, Errno> {
+    rustix::fs::openat(directory, name, OPEN_DIRECTORY | OFlags::NOFOLLOW, Mode::empty())
 }
 
 /// Its name, in whatever directory it stands.

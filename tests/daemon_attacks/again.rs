@@ -77,6 +77,10 @@ pub(crate) fn act(path: &Path, verb: &str, rest: &[String]) -> ExitCode {
             worker.setup = if verb == "start-blocking" { Setup::Blocks } else { Setup::Waits };
             println!("{}", started(block_on(scene.controller_of(worker).start())));
         }
+        "start-as-another" => {
+            let controller = scene.controller().user(crate::forgeries::NOBODY.0);
+            println!("{}", started(block_on(controller.environment([(SCENE, &scene.path)]).start())));
+        }
         "start-failing" => {
             worker.setup = Setup::Fails;
             println!("{}", started(block_on(scene.controller_of(worker).start())));
@@ -146,6 +150,7 @@ pub(crate) fn act(path: &Path, verb: &str, rest: &[String]) -> ExitCode {
         "forge" => crate::marks::forge(&rest[0], &rest[1]),
         "recycle" => crate::strangers::recycle(&scene),
         "recycle-between" => crate::strangers::recycle_between(&scene),
+        "hang" => crate::hanging::hang(&scene),
         "fill" => crate::places::fill(&scene),
         "view" => crate::places::view(&scene),
         "lazy-stops" => crate::stops::below_a_lazy_one(&scene),

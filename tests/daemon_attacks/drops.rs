@@ -13,7 +13,7 @@ use crate::scene::{Scene, chance, until};
 use crate::warden::children;
 
 /// What this process has: descriptors but for those that come and go, threads but for those of pools, children.
-fn possessions() -> (usize, BTreeSet<String>, Vec<u32>) {
+pub(crate) fn possessions() -> (usize, BTreeSet<String>, Vec<u32>) {
     let descriptors = std::fs::read_dir("/proc/self/fd").unwrap().count();
     let threads = std::fs::read_dir("/proc/self/task")
         .unwrap()

@@ -8,6 +8,7 @@ use deluxe_process::{ErrorKind, Signal};
 use futures_lite::future::block_on;
 
 use crate::again::{self, command, find_stage, stages};
+use crate::forgeries::NOBODY;
 use crate::raw;
 use crate::scene::{Scene, until};
 use crate::worker::Setup;
@@ -106,6 +107,17 @@ pub(crate) fn starter_at_every_step(scene: &Scene) {
     );
 }
 
+/// Who is to make room for another user's daemon, and is gone in the midst of it.
+pub(crate) fn starter_at_every_step_to_another_user(scene: &Scene) {
+    scene.belongs_to(NOBODY.1);
+    every_step(
+        scene,
+        "start-as-another",
+        "starter",
+        &["mkdirat", "fchown", "fchmod", "renameat2", "renameat", "unlinkat", "sendmsg", "recvmsg", "waitid"],
+    );
+}
+
 /// With a `setup` that blocks its thread in all of these: no task of the daemon's runs meanwhile.
 pub(crate) fn first_stage_at_every_step_to_a_blocked_setup(scene: &Scene) {
     every_step(
@@ -153,6 +165,11 @@ fn every_step(scene: &Scene, verb: &str, who: &str, calls: &[&str]) {
 }
 
 fn one_step(scene: &Scene, verb: &str, who: &str, call: &str, number: u32) -> bool {
+    if verb == "start-as-another" {
+        // Takes away what the last one was given, so that this one is given it anew.
+        scene.start();
+        scene.stop();
+    }
     let mut starter = command(scene, verb).env(again::STOPS, who).stdout(Stdio::piped()).spawn().unwrap();
     let victim = match who {
         "starter" => starter.id(),
@@ -184,7 +201,9 @@ fn one_step(scene: &Scene, verb: &str, who: &str, call: &str, number: u32) -> bo
         || call != "exit_group" && said.contains(" = ?")
         || output.status.signal() == Some(9);
     if let State::Running { pid, .. } = state {
-        assert_eq!(scene.shown(), format!("{pid}\n"), "{context}");
+        let shown =
+            if verb == "start-as-another" { scene.directory().join("worker.run/worker.pid") } else { scene.pidfile() };
+        assert_eq!(std::fs::read_to_string(shown).unwrap(), format!("{pid}\n"), "{context}");
         block_on(scene.of().stop()).unwrap();
     } else {
         // The tracer may not have come to say so, but then there is a call whose result it has not told.

@@ -2,10 +2,13 @@
 
 #![allow(unsafe_code, reason = "an attacker uses the system's own calls")]
 
+use std::ffi::CString;
 use std::io::IoSlice;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
 
@@ -73,6 +76,47 @@ pub(crate) fn fork(work: impl FnOnce() -> i32) -> u32 {
             unsafe { libc::_exit(code) }
         }
         pid => u32::try_from(pid).unwrap(),
+    }
+}
+
+/// Leaves a process that shares the table of descriptors with this one, so that what this one has locked stays locked, in
+/// its name, when it is gone. What is left waits for the FIFO to be written to, or closed, and ends.
+pub(crate) fn share_descriptors(fifo: &Path) -> u32 {
+    let fifo = CString::new(fifo.as_os_str().as_bytes()).unwrap();
+    let flags = libc::c_long::from(libc::CLONE_FILES | libc::SIGCHLD);
+    let none: libc::c_long = 0;
+    // SAFETY: as fork(2), but for the descriptors: no memory is shared, and no stack is given. The child makes system calls
+    // alone, because a lock of the C library's can have been held by a thread that it does not have.
+    match unsafe { libc::syscall(libc::SYS_clone, flags, none, none, none, none) } {
+        0 => {
+            let mut byte = 0u8;
+            // SAFETY: a C string that outlives the call.
+            let waits = unsafe { libc::open(fifo.as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC) };
+            // SAFETY: one byte to read into, which outlives the call.
+            unsafe { libc::read(waits, (&raw mut byte).cast(), 1) };
+            // SAFETY: ends the process.
+            unsafe { libc::_exit(0) }
+        }
+        pid => u32::try_from(pid).unwrap(),
+    }
+}
+
+/// A child that does nothing and has just this number, which has to be free (clone3(2): `set_tid`).
+pub(crate) fn bystander_with_number(pid: u32) -> u32 {
+    let wanted = [libc::pid_t::try_from(pid).unwrap()];
+    // SAFETY: integers, for which zeroes are a value.
+    let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
+    args.exit_signal = libc::SIGCHLD.unsigned_abs().into();
+    args.set_tid = wanted.as_ptr() as u64;
+    args.set_tid_size = 1;
+    // SAFETY: as fork(2); the arguments and what they point to outlive the call, and the child makes system calls alone.
+    match unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size_of::<libc::clone_args>()) } {
+        0 => loop {
+            // SAFETY: takes nothing.
+            unsafe { libc::pause() };
+        },
+        -1 => panic!("nobody could be given the number {pid}: {}", std::io::Error::last_os_error()),
+        child => u32::try_from(child).unwrap(),
     }
 }
 

@@ -1,6 +1,7 @@
 //! The place of a case: a directory for the daemon's files, what its daemons note, and what can be seen of them.
 
 use std::collections::BTreeSet;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -57,6 +58,15 @@ impl Scene {
 
     pub(crate) fn pidfile(&self) -> PathBuf {
         self.directory().join("worker.pid")
+    }
+
+    /// Lets the daemons of this user write here, but for the directory of their files.
+    pub(crate) fn belongs_to(&self, uid: u32) {
+        let log = self.path.join("log");
+        File::options().append(true).create(true).open(&log).unwrap();
+        for path in [&self.path, &self.fifo(), &log] {
+            std::os::unix::fs::chown(path, Some(uid), None).unwrap();
+        }
     }
 
     pub(crate) fn worker(&self) -> Worker {

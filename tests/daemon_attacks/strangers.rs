@@ -187,7 +187,7 @@ pub(crate) fn recycle(scene: &Scene) {
 }
 
 /// We are who orphans come to, so its number is free only when we have reaped it.
-fn reap(pid: u32) {
+pub(crate) fn reap(pid: u32) {
     use rustix::process::{Pid, WaitOptions, waitpid};
     let number = Pid::from_raw(i32::try_from(pid).unwrap());
     until(|| match waitpid(number, WaitOptions::NOHANG) {

@@ -42,6 +42,8 @@ pub(crate) enum Run {
     IgnoresTerm,
     /// Leaves a fork that reads from the FIFO, and says its number in the scene's `fork`.
     Forks,
+    /// Leaves a process that shares its descriptors, and so its lock, says its number in the scene's `fork`, and is gone.
+    LeavesItsLock,
     /// Uses a controller of its own, and writes what came of it to the scene's `report`.
     ControlsItself,
     /// The same in a fork.
@@ -89,6 +91,11 @@ impl Daemon for Worker {
                 let fifo = self.scene.join("fifo");
                 let fork = raw::fork(|| std::fs::read(&fifo).map_or(1, |_| 0));
                 scene.publish("fork", &fork.to_string());
+            }
+            Run::LeavesItsLock => {
+                let other = raw::share_descriptors(&scene.fifo());
+                scene.publish("fork", &other.to_string());
+                raw::kill(std::process::id(), libc::SIGKILL);
             }
             Run::ControlsItself => scene.publish("report", &control_itself(&scene).await),
             Run::ControlsItselfInAFork => {

@@ -110,6 +110,46 @@ pub(crate) async fn many_waiters(site: Site) -> Outcome {
     Ok(())
 }
 
+/// Tasks of this executor, threads with one of their own, and other processes, all at once: one starts it, and the others
+/// are told which it is.
+pub(crate) async fn many_starters(site: Site) -> Outcome {
+    let controller = site.controller(site.idle());
+    for round in 1..=3 {
+        let mut processes = Vec::new();
+        for _ in 0..4 {
+            let mut start = std::process::Command::new("/proc/self/exe");
+            processes.push(start.args(site.act_arguments("start")).stdout(Stdio::piped()).spawn()?);
+        }
+        let threads: Vec<_> = (0..8)
+            .map(|_| {
+                let controller = controller.clone();
+                std::thread::spawn(move || future::block_on(controller.start()))
+            })
+            .collect();
+        let two = || future::zip(controller.start(), controller.start());
+        let ((first, second), (third, fourth)) = future::zip(two(), two()).await;
+        let mut said = vec![first?, second?, third?, fourth?];
+        for thread in threads {
+            said.push(thread.join().map_err(|_| "a starter panicked")??);
+        }
+        let mut answers: Vec<(u32, bool)> =
+            said.iter().map(|started| (started.pid(), started.already_running())).collect();
+        for process in processes {
+            let text = String::from_utf8(process.wait_with_output()?.stdout)?;
+            let (how, pid) = text.trim_end().split_once(' ').ok_or_else(|| text.clone())?;
+            assert!(["started", "already"].contains(&how), "{text}");
+            answers.push((pid.parse()?, how == "already"));
+        }
+        let pid = controller.pid().await?.ok_or("it runs")?;
+        assert!(answers.iter().all(|(told, _)| *told == pid), "{pid}: {answers:?}");
+        assert_eq!(answers.iter().filter(|(_, is_already)| !is_already).count(), 1, "{answers:?}");
+        assert_eq!(others_of_this_case(), [pid]);
+        assert_eq!(site.journal().count("setup"), round);
+        assert!(!controller.stop().await?.forced());
+    }
+    Ok(())
+}
+
 /// Nobody hangs, and nobody is told a lie: who comes too late hears that it does not run.
 pub(crate) async fn many_stoppers(site: Site) -> Outcome {
     let controller = site.controller(site.idle());

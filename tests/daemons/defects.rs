@@ -1,5 +1,6 @@
 //! The defects of the module that this crate re-imagines, by their numbers, each shown not to be ours. What is missing
-//! here has its test where it belongs: 25 to 27, 29, 32 to 35, 37 and 38 with the attacks on files and the races; 39 and
+//! here has its test where it belongs: 25 to 27, 29, 35, 37 and 38 with the attacks on files and the races; 32 to 34 also with
+//! the many starters; 39 and
 //! 46 with the hooks and the busy runtime; 43 with the working directory.
 
 use std::fs;
@@ -10,6 +11,7 @@ use deluxe_process::{Command, Controller, ErrorKind, Process, Signal, Signals};
 use futures_lite::StreamExt;
 
 use crate::accounts::Account;
+use crate::cast::EXECUTOR;
 use crate::executors::{Outcome, until};
 use crate::script::{Act, Journal, note};
 use crate::site::{Facts, MARK, Site, end_of, others_of_this_case};
@@ -93,10 +95,11 @@ pub(crate) async fn d31_home_has_no_say(site: Site) -> Outcome {
     let account = Account::with(&["--home-dir", path]);
     std::os::unix::fs::chown(home.path(), Some(account.uid), Some(65534))?;
     let mark = format!("{MARK}={}", std::env::var(MARK)?);
+    let executor = format!("{EXECUTOR}={}", std::env::var(EXECUTOR)?);
     let act = async |what: &str, variables: &[&str]| -> Result<String, deluxe_process::Error> {
         let mut command = Command::new("setpriv");
         let uid = account.uid.to_string();
-        command.args(["--reuid", &uid, "--regid", "65534", "--clear-groups", "--", "env", "-i", &mark]);
+        command.args(["--reuid", &uid, "--regid", "65534", "--clear-groups", "--", "env", "-i", &mark, &executor]);
         command.args(variables).args(["/proc/self/fd/0", "--act", what]);
         command.args(["application=home-test", &format!("journal={path}/journal")]);
         command.stdin(fs::File::open("/proc/self/exe").expect("this program can be read"));
@@ -122,6 +125,38 @@ pub(crate) async fn d31_home_has_no_say(site: Site) -> Outcome {
     assert_eq!(fs::read_to_string(below.join("actor.pid"))?.trim_end(), pid);
     assert!(act("stop", &["HOME=/x"]).await?.contains("was_running: true"));
     drop(site);
+    Ok(())
+}
+
+/// Then a start says so, and nothing runs.
+pub(crate) async fn d31_a_home_that_cannot_be_used(site: Site) -> Outcome {
+    let place = tempfile::tempdir()?;
+    fs::set_permissions(place.path(), fs::Permissions::from_mode(0o755))?;
+    let home = place.path().join("home");
+    let account = Account::with(&["--home-dir", home.to_str().ok_or("the path is text")?]);
+    let act = async |what: &str, uid: u32| {
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid", &uid.to_string(), "--regid", "65534", "--clear-groups", "--", "/proc/self/fd/0"]);
+        command.args(["--act", what, "application=home-test", "journal=/dev/null"]).env("HOME", site.at(""));
+        command.stdin(fs::File::open("/proc/self/exe").expect("this program can be read")).read().await
+    };
+    let below = home.join(".local/state/home-test");
+    // Missing, where it can't be made; then somebody else's.
+    for _ in 0..2 {
+        let said = act("start", account.uid).await?;
+        let expected = format!("PermissionDenied: the daemon's directory `{}/", below.display());
+        assert!(said.starts_with(&expected), "{said}");
+        assert_eq!(others_of_this_case(), [0; 0]);
+        assert_eq!(act("pid", account.uid).await?, "None");
+        let _ = fs::create_dir(&home);
+    }
+    // Nobody's account.
+    let nobodys = account.uid + 5000;
+    let said = act("start", nobodys).await?;
+    assert_eq!(said, format!("NotFound: user {nobodys} has no account, and so no home for a daemon's files"));
+    std::os::unix::fs::chown(&home, Some(account.uid), None)?;
+    assert!(act("start", account.uid).await?.starts_with("started "));
+    assert!(act("stop", account.uid).await?.contains("was_running: true"));
     Ok(())
 }
 

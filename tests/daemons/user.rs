@@ -208,7 +208,7 @@ pub(crate) async fn what_a_killed_one_leaves_is_removed(site: Site) -> Outcome {
     // Also by somebody who starts it as root again; and what that leaves, by the next one.
     let as_root = stay.site.controller(stay.site.idle());
     let pid = as_root.start().await?.pid();
-    assert_eq!(names_in(&stay.apart()), [""; 0]);
+    assert_eq!(names_in(&stay.site.directory()), ["actor.lock", "actor.pid"]);
     assert_eq!(fs::read_to_string(stay.site.pidfile())?, format!("{pid}\n"));
     kill(pid).await?;
     let pid = controller.start().await?.pid();

@@ -79,16 +79,166 @@ pub(crate) async fn somebody_else_behind_the_lock(site: Site) -> Outcome {
             controller.signal_user1().await.unwrap_err(),
             controller.restart().await.unwrap_err(),
             controller.wait().await.unwrap_err(),
+            // Nor is anybody told the number.
+            controller.pid().await.unwrap_err(),
+            controller.state().await.unwrap_err(),
+            controller.start().await.unwrap_err(),
         ];
+        let expected = format!(
+            "whether the daemon `actor` runs can't be proved: `{}` is locked by process {pid} of user {}, and the daemon is \
+             user 1's",
+            stay.site.directory().join("actor.lock").display(),
+            stay.account.uid
+        );
         for error in errors {
             assert_eq!(error.kind(), ErrorKind::Unverifiable, "{error}");
             assert_eq!(error.pid(), Some(pid));
-            assert!(error.to_string().contains("is user 1's"), "{error}");
+            assert_eq!(error.to_string(), expected);
         }
     }
     fs::write(&mark, user)?;
     assert_eq!(controller.pid().await?, Some(pid));
     assert!(!controller.stop().await?.forced());
+    stay.is_tidy()
+}
+
+/// A file that is to say whose daemon it is, and says nothing: that is not the same as none.
+pub(crate) async fn a_mark_that_names_nobody(site: Site) -> Outcome {
+    let stay = Stay::new(site)?;
+    let controller = stay.controller(stay.site.idle());
+    let pid = controller.start().await?.pid();
+    let mark = stay.site.directory().join("actor.user");
+    let user = fs::read_to_string(&mark)?;
+    let (away, uid) = (stay.site.at("away"), stay.account.uid);
+    fs::write(&away, &user)?;
+    let written = |text: &[u8]| {
+        let text = text.to_owned();
+        Box::new(move |path: &Path| fs::write(path, &text).unwrap()) as Box<dyn Fn(&Path) + Send + Sync>
+    };
+    let mut planted = vec![
+        written(b""),
+        written(b"\n"),
+        written(b"garbage\n"),
+        written(b"-1\n"),
+        written(b"4294967296\n"),
+        written(format!("{uid}").as_bytes()),
+        written(format!("+{uid}\n").as_bytes()),
+        written(format!(" {uid}\n").as_bytes()),
+        written(format!("{uid}\n1\n").as_bytes()),
+        written(&[0xff; 1000]),
+        Box::new(|path| fs::create_dir(path).unwrap()),
+    ];
+    planted.push(Box::new(move |path| symlink(&away, path).unwrap()));
+    planted.push(Box::new(|path| {
+        let mode = rustix::fs::Mode::from_raw_mode(0o600);
+        rustix::fs::mknodat(rustix::fs::CWD, path, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+    }));
+    for plant in planted {
+        remove(&mark);
+        plant(&mark);
+        for controller in [&controller, &stay.site.controller(stay.site.idle())] {
+            let errors = [
+                controller.pid().await.unwrap_err(),
+                controller.state().await.unwrap_err(),
+                controller.start().await.unwrap_err(),
+                controller.stop().await.unwrap_err(),
+                controller.signal_user1().await.unwrap_err(),
+                controller.restart().await.unwrap_err(),
+                controller.wait().await.unwrap_err(),
+            ];
+            for error in errors {
+                assert_eq!(error.kind(), ErrorKind::Unverifiable, "{error}");
+                assert_eq!((error.path(), error.pid()), (Some(&*mark), Some(pid)));
+                let named = "whether the daemon `actor` runs can't be proved";
+                let text = error.to_string();
+                assert!(text.contains(named) && text.contains(&*mark.to_string_lossy()), "{text}");
+            }
+        }
+    }
+    assert_eq!(stay.site.journal().count("user1"), 0);
+    // Without one it is nobody else's.
+    remove(&mark);
+    assert_eq!(controller.pid().await?, Some(pid));
+    // And when it is gone there is nothing to be proved: the next start says anew whose it is.
+    for plant in [&|path: &Path| fs::write(path, "garbage").unwrap(), &|path: &Path| fs::create_dir(path).unwrap()]
+        as [Plant<'_>; 2]
+    {
+        kill(controller.pid().await?.ok_or("it runs")?).await?;
+        remove(&mark);
+        plant(&mark);
+        assert_eq!(controller.state().await?, State::Stopped);
+        assert!(!controller.start().await?.already_running());
+        assert_eq!(fs::read_to_string(&mark)?, user);
+    }
+    assert!(!controller.stop().await?.forced());
+    stay.is_tidy()
+}
+
+fn remove(path: &Path) {
+    let _ = fs::remove_file(path).or_else(|_| fs::remove_dir(path));
+}
+
+/// A directory that is root's or the user's becomes the one for his pidfile. All else stays what it is, and is in the way.
+pub(crate) async fn in_the_place_of_the_pidfiles_directory(site: Site) -> Outcome {
+    let stay = Stay::new(site)?;
+    let controller = stay.controller(stay.site.idle());
+    let elsewhere = stay.site.at("elsewhere");
+    fs::create_dir(&elsewhere)?;
+    fs::set_permissions(&elsewhere, Permissions::from_mode(0o700))?;
+    fs::write(elsewhere.join("treasure"), TREASURE)?;
+    let users = stay.site.at("users");
+    fs::create_dir(&users)?;
+    chown(&users, Some(stay.account.uid), None)?;
+    let belongs_to_another = |path: &Path| {
+        fs::create_dir(path).unwrap();
+        fs::set_permissions(path, Permissions::from_mode(0o750)).unwrap();
+        chown(path, Some(1), Some(1)).unwrap();
+    };
+    let planted: [(Plant<'_>, &str); 6] = [
+        (&|path| symlink(&elsewhere, path).unwrap(), "is no directory"),
+        (&|path| symlink(&users, path).unwrap(), "is no directory"),
+        // Also one that looks like the user's own.
+        (
+            &|path| {
+                symlink(&users, path).unwrap();
+                std::os::unix::fs::lchown(path, Some(stay.account.uid), None).unwrap();
+            },
+            "is no directory",
+        ),
+        (&|path| symlink("nowhere", path).unwrap(), "is no directory"),
+        (&|path| fs::write(path, "").unwrap(), "is no directory"),
+        // Although it is empty: by what is there, nobody has made it for this.
+        (&belongs_to_another, "belongs to user 1, who is neither root nor the daemon's last user"),
+    ];
+    let facts = |path: &Path| {
+        let found = path.symlink_metadata().unwrap();
+        (found.ino(), found.uid(), found.gid(), found.mode(), found.nlink())
+    };
+    for (plant, what) in planted {
+        remove(&stay.apart());
+        plant(&stay.apart());
+        let before = [&*stay.apart(), &*elsewhere, &*users].map(facts);
+        let error = controller.start().await.unwrap_err();
+        assert_eq!(error.path(), Some(&*stay.apart()), "{error:?}");
+        let text = error.to_string();
+        assert!(text.contains(what) && text.contains(&*stay.apart().to_string_lossy()), "{text}");
+        assert_eq!([&*stay.apart(), &*elsewhere, &*users].map(facts), before, "{text}");
+        assert_eq!(controller.state().await?, State::Stopped, "the lock was given back");
+        assert_eq!(others_of_this_case(), [0; 0]);
+    }
+    assert_eq!((names_in(&elsewhere), names_in(&users)), (vec!["treasure".to_owned()], vec![]));
+    remove(&stay.apart());
+    // root's, and empty.
+    fs::create_dir(stay.apart())?;
+    controller.start().await?;
+    controller.stop().await?;
+    stay.is_tidy()?;
+    // His own, which is as it should be afterwards.
+    fs::set_permissions(stay.apart(), Permissions::from_mode(0o777))?;
+    let before = fs::metadata(stay.apart())?.ino();
+    controller.start().await?;
+    controller.stop().await?;
+    assert_eq!(fs::metadata(stay.apart())?.ino(), before);
     stay.is_tidy()
 }
 
