@@ -17,7 +17,7 @@ use crate::background;
 use crate::error::{Error, ErrorKind, Result};
 use crate::signal::Signal;
 use crate::sys::proc::Epitaph;
-use crate::sys::{self, Exit, Handle};
+use crate::sys::{self, Exit, Handle, Waiter};
 
 pub(crate) use deputy::Deputy;
 pub(crate) use leash::Leash;
@@ -115,6 +115,11 @@ impl Process {
         self.0.handle.reap_if_child();
     }
 
+    /// The command that it was started with; empty when it was started by others.
+    pub(crate) fn line(&self) -> Arc<str> {
+        self.0.command.clone().unwrap_or_default()
+    }
+
     /// The process's number.
     pub fn id(&self) -> u32 {
         self.0.handle.id()
@@ -131,8 +136,7 @@ impl Process {
     ///
     /// Dropping the future changes nothing for the process.
     pub fn wait(&self) -> Wait {
-        let process = self.clone();
-        Wait::new(async move { process.exit_status().await })
+        Wait::for_exit(self.clone())
     }
 
     /// How the process ended, if it has.
@@ -220,7 +224,11 @@ impl Process {
     pub(crate) async fn exit_status(&self) -> Result<ExitStatus> {
         // Who has only opened a process may be the first to need the thread that tells of its end.
         background::ensure_started()?;
-        match self.0.handle.exit().await {
+        self.conclude(self.0.handle.exit().await)
+    }
+
+    fn conclude(&self, exit: io::Result<Exit>) -> Result<ExitStatus> {
+        match exit {
             Ok(exit) => self.status(exit),
             Err(error) => Err(self.wait_failed(error)),
         }
@@ -268,11 +276,35 @@ impl fmt::Debug for Process {
 /// Nothing happens before the first poll. What dropping it does is said where it comes from: a `wait` just stops
 /// waiting, a `stop` that has begun is carried out.
 #[must_use = "a wait does nothing unless it is awaited"]
-pub struct Wait(Pin<Box<dyn Future<Output = Result<ExitStatus>> + Send>>);
+pub struct Wait(Waiting);
+
+enum Waiting {
+    /// The usual one; most programs that have thousands of waits have thousands of these.
+    Exit(Awaited),
+    Other(Pin<Box<dyn Future<Output = Result<ExitStatus>> + Send>>),
+}
+
+struct Awaited {
+    process: Process,
+    waiter: Waiter,
+}
+
+impl Drop for Awaited {
+    fn drop(&mut self) {
+        self.process.0.handle.forget(&self.waiter);
+    }
+}
 
 impl Wait {
     pub(crate) fn new(future: impl Future<Output = Result<ExitStatus>> + Send + 'static) -> Wait {
-        Wait(Box::pin(future))
+        Wait(Waiting::Other(Box::pin(future)))
+    }
+
+    pub(crate) fn for_exit(process: Process) -> Wait {
+        match process.0.handle.waiter() {
+            Some(waiter) => Wait(Waiting::Exit(Awaited { process, waiter })),
+            None => Wait::new(async move { process.exit_status().await }),
+        }
     }
 }
 
@@ -280,7 +312,13 @@ impl Future for Wait {
     type Output = Result<ExitStatus>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        self.0.as_mut().poll(cx)
+        match &mut self.0 {
+            Waiting::Exit(Awaited { process, waiter }) => {
+                background::ensure_started()?;
+                process.0.handle.poll_exit(waiter, cx).map(|exit| process.conclude(exit))
+            }
+            Waiting::Other(future) => future.as_mut().poll(cx),
+        }
     }
 }
 

@@ -47,6 +47,7 @@ use std::io;
 use std::path::PathBuf;
 use std::process::ExitStatus;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 pub(crate) use descriptors::Descriptor;
 use limits::{Limit, Resource};
@@ -164,6 +165,14 @@ pub(crate) fn spawn(blueprint: &Blueprint) -> Result<Handle, Refusal> {
     }
     exit_portable::spawn(blueprint).map(Handle::Portable)
 }
+
+#[cfg(target_os = "linux")]
+pub(crate) use watch::Waiter;
+
+/// There is no such wait.
+#[cfg(not(target_os = "linux"))]
+#[derive(Debug)]
+pub(crate) enum Waiter {}
 
 /// What becomes of a child that was begun.
 pub(crate) use spawn_clone::Outcome;
@@ -324,6 +333,39 @@ impl Handle {
             Handle::Portable(child) => Box::pin(child.exit()).await,
             Handle::Lost(_) => Ok(Exit::Lost),
         }
+    }
+
+    /// A wait that takes no more than a place in a list, to be polled by [`poll_exit`](Handle::poll_exit). Nothing where
+    /// [`exit`](Handle::exit) is the only way.
+    pub(crate) fn waiter(&self) -> Option<Waiter> {
+        match self {
+            #[cfg(target_os = "linux")]
+            Handle::Pidfd(_) => Some(Waiter::default()),
+            Handle::Portable(_) | Handle::Lost(_) => None,
+        }
+    }
+
+    #[cfg(target_os = "linux")]
+    pub(crate) fn poll_exit(&self, waiter: &mut Waiter, cx: &mut Context<'_>) -> Poll<io::Result<Exit>> {
+        match self {
+            Handle::Pidfd(pidfd) => pidfd.poll_exit(waiter, cx),
+            Handle::Portable(_) | Handle::Lost(_) => Poll::Ready(Err(io::ErrorKind::Unsupported.into())),
+        }
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    pub(crate) fn poll_exit(&self, waiter: &mut Waiter, _: &mut Context<'_>) -> Poll<io::Result<Exit>> {
+        match *waiter {}
+    }
+
+    /// Gives back the place.
+    pub(crate) fn forget(&self, waiter: &Waiter) {
+        #[cfg(target_os = "linux")]
+        if let Handle::Pidfd(pidfd) = self {
+            pidfd.forget(waiter);
+        }
+        #[cfg(not(target_os = "linux"))]
+        match *waiter {}
     }
 
     /// Takes the status of a child that this process has inherited, so that no zombie stays; of others, nothing.

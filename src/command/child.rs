@@ -41,15 +41,14 @@ use crate::trace;
 /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
 /// ```
 pub struct Child {
-    process: Process,
+    /// Holds the process.
+    leash: Leash,
     /// Nothing when no stream is piped: most of a crowd of children has none.
     piped: Option<Arc<Piped>>,
     shutdown: Shutdown,
     started: Instant,
     limit: Option<Arc<TimeLimit>>,
-    line: Arc<str>,
     switch: Option<Arc<Switch>>,
-    _leash: Leash,
 }
 
 /// Our ends, until they are taken, and what is said of those that are read in the end.
@@ -72,7 +71,7 @@ fn take(end: &Mutex<Option<PipeEnd>>) -> Option<PipeEnd> {
 
 impl Child {
     pub(super) fn new(launched: Launched, command: Arc<Command>) -> Child {
-        let Launched { process, stdin, stdout, stderr, leash, clock, line, switch, outcome: _ } = launched;
+        let Launched { process: _, stdin, stdout, stderr, leash, clock, line: _, switch, outcome: _ } = launched;
         let mut leash = if command.stop_on_drop { leash } else { leash.loosen() };
         let shutdown = command.shutdown;
         let is_piped = stdin.is_some() || stdout.is_some() || stderr.is_some();
@@ -84,7 +83,7 @@ impl Child {
             leash.hold(Arc::clone(piped));
         }
         let limit = clock.deadline.map(|deadline| Arc::new(TimeLimit { deadline, is_over: AtomicBool::new(false) }));
-        Child { process, piped, shutdown, started: clock.started, limit, line, switch, _leash: leash }
+        Child { leash, piped, shutdown, started: clock.started, limit, switch }
     }
 
     fn take(&self, end: impl FnOnce(&Piped) -> &Mutex<Option<PipeEnd>>) -> Option<PipeEnd> {
@@ -93,12 +92,12 @@ impl Child {
 
     /// The process's number.
     pub fn id(&self) -> u32 {
-        self.process.id()
+        self.leash.process().id()
     }
 
     /// A handle to the process that can be kept beyond this one.
     pub fn process(&self) -> Process {
-        self.process.clone()
+        self.leash.process().clone()
     }
 
     /// Our end of stdin: there once, and only if it is piped.
@@ -129,9 +128,12 @@ impl Child {
     ///
     /// Dropping the future changes nothing for the child.
     pub fn wait(&self) -> Wait {
-        let process = self.process.clone();
+        let process = self.process();
+        if self.piped.is_none() && self.limit.is_none() && self.switch.is_none() && !trace::is_watched() {
+            return process.wait();
+        }
         let piped = self.piped.clone();
-        let line = Arc::clone(&self.line);
+        let line = process.line();
         let Some(limit) = self.limit.clone() else {
             let switch = self.switch.clone();
             return Wait::new(async move {
@@ -172,9 +174,9 @@ impl Child {
     ///
     /// [`ErrorKind::StatusLost`](crate::ErrorKind::StatusLost), as [`wait`](Child::wait).
     pub fn try_wait(&self) -> Result<Option<ExitStatus>> {
-        let Some(status) = self.process.try_wait()? else { return Ok(None) };
-        let own = launcher::own_status_now(&self.process, self.switch.as_deref(), status);
-        own.map(Some).map_err(|error| error.with_command(self.line.to_string()).with_pid(self.id()))
+        let Some(status) = self.leash.process().try_wait()? else { return Ok(None) };
+        let own = launcher::own_status_now(self.leash.process(), self.switch.as_deref(), status);
+        own.map(Some).map_err(|error| error.with_command(self.leash.process().line().to_string()).with_pid(self.id()))
     }
 
     /// Reads what is left of piped outputs, and waits for the end, under the command's limits of output and time.
@@ -193,10 +195,10 @@ impl Child {
                 stdin: None,
                 stdout: self.take(|piped| &piped.stdout),
                 stderr: self.take(|piped| &piped.stderr),
-                leash: Leash::stopping(self.process.clone(), self.shutdown),
-                process: self.process.clone(),
+                leash: Leash::stopping(self.process(), self.shutdown),
+                process: self.process(),
                 clock: Clock { started: self.started, deadline: self.limit.as_ref().map(|limit| limit.deadline) },
-                line: Arc::clone(&self.line),
+                line: self.leash.process().line(),
                 switch: self.switch.clone(),
                 outcome: None,
             };
@@ -221,7 +223,7 @@ impl Child {
     /// [`ErrorKind::NotFound`](crate::ErrorKind::NotFound) when it has ended,
     /// [`ErrorKind::PermissionDenied`](crate::ErrorKind::PermissionDenied) when it may not be signalled.
     pub fn signal(&self, signal: Signal) -> Result<()> {
-        self.process.signal(signal)
+        self.leash.process().signal(signal)
     }
 
     /// Ends this one process at once. That it has ended already is no error.
@@ -230,7 +232,7 @@ impl Child {
     ///
     /// [`ErrorKind::PermissionDenied`](crate::ErrorKind::PermissionDenied) when it may not be signalled.
     pub fn kill(&self) -> Result<()> {
-        self.process.kill()
+        self.leash.process().kill()
     }
 
     /// Stops the child and all that descends from it, as [`Command::shutdown`] says, and gives its exit status when all
@@ -244,7 +246,7 @@ impl Child {
     ///
     /// Once polled, the stop is carried out to its end, even when the future is dropped.
     pub fn stop(&self) -> Wait {
-        self.process.stop_with(self.shutdown)
+        self.leash.process().stop_with(self.shutdown)
     }
 }
 
@@ -277,6 +279,9 @@ impl IntoFuture for Child {
 
 impl fmt::Debug for Child {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Child").field("id", &self.id()).field("command", &self.line).finish_non_exhaustive()
+        f.debug_struct("Child")
+            .field("id", &self.id())
+            .field("command", &self.leash.process().line())
+            .finish_non_exhaustive()
     }
 }

@@ -9,12 +9,13 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
+use std::task::{Context, Poll};
 
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions, WaitIdStatus};
 
 use crate::sys::spawn_clone::Stay;
-use crate::sys::watch::Watch;
+use crate::sys::watch::{Waiter, Watch};
 use crate::sys::{Exit, proc};
 
 #[derive(Debug)]
@@ -253,8 +254,21 @@ impl Pidfd {
     }
 
     pub(crate) async fn exit(&self) -> io::Result<Exit> {
-        let look = || if self.is_just_begun.swap(false, Ordering::Relaxed) { Ok(None) } else { self.try_exit() };
-        self.fd.until(look).await
+        self.fd.until(|| self.look_in_time()).await
+    }
+
+    /// The same for who keeps his place himself.
+    pub(crate) fn poll_exit(&self, waiter: &mut Waiter, cx: &mut Context<'_>) -> Poll<io::Result<Exit>> {
+        self.fd.poll_until(waiter, cx, || self.look_in_time())
+    }
+
+    pub(crate) fn forget(&self, waiter: &Waiter) {
+        self.fd.forget(waiter);
+    }
+
+    /// Spares the first look, where that would come too early.
+    fn look_in_time(&self) -> io::Result<Option<Exit>> {
+        if self.is_just_begun.swap(false, Ordering::Relaxed) { Ok(None) } else { self.try_exit() }
     }
 
     pub(crate) async fn ended(&self) -> io::Result<()> {

@@ -48,6 +48,7 @@ use rustix::process::{Pid, WaitId, WaitIdOptions};
 use crate::sys::exit_pidfd::Pidfd;
 use crate::sys::limits::{Limit, Resource};
 use crate::sys::spawn::{Strings, above_the_standard_streams, c_string, environment, kill_and_reap};
+use crate::sys::watch;
 use crate::sys::watch::Watch;
 use crate::sys::{Blueprint, Handle, Identity, KEYCTL_JOIN_SESSION_KEYRING, Refusal, Source, Step};
 
@@ -74,6 +75,9 @@ struct Plan {
     limits: *const KernelLimit,
     limit_count: usize,
     identity: Option<Ids>,
+    /// The child's end of the notice, and the number that it is to have: descriptors are closed by the exec in the order of
+    /// their numbers, and this program may have thousands.
+    notice: Option<[i32; 2]>,
     report: *const Report,
 }
 
@@ -249,6 +253,7 @@ impl Prepared {
                 groups: groups.as_ptr(),
                 group_count: groups.len(),
             }),
+            notice: None,
             report: Arc::as_ptr(&report),
         };
         Ok(Prepared {
@@ -483,8 +488,8 @@ impl Drop for Outcome {
             drop(self.stay.room.enter());
         } else {
             // Whose room it was that is still taken nobody knows.
-            let is_one_taken = ROOMS.iter().fold(false, |is_one, room| room.enter().is_none() || is_one);
-            IS_ONE_ABANDONED.fetch_or(is_one_taken, Ordering::AcqRel);
+            let taken = ROOMS.iter().filter(|room| room.enter().is_none()).count();
+            IS_ONE_ABANDONED.fetch_or(taken > 0, Ordering::AcqRel);
         }
     }
 }
@@ -507,9 +512,12 @@ pub(crate) fn begin(
         return None;
     }
     let (room, mut furniture) = ROOMS.iter().find_map(|room| Some((room, room.enter()?)))?;
-    let prepared = Prepared::new(blueprint, others).ok()?;
+    let mut prepared = Prepared::new(blueprint, others).ok()?;
     let report = Arc::clone(&prepared.report);
     let (notice, theirs) = if has_notice { notice().ok()? } else { (None, None) };
+    if let (Some(theirs), Some(number)) = (&theirs, watch::number_that_no_child_needs()) {
+        prepared.plan.notice = Some([theirs.as_raw_fd(), number]);
+    }
     let begun = begin_in(room, &mut furniture, prepared);
     let stay = Stay { room, tenant: room.tenant.load(Ordering::Relaxed) };
     drop(furniture);
@@ -760,6 +768,15 @@ unsafe fn become_program(plan: &Plan, step: &mut Step) -> Result<(), i32> {
         *step = Step::Directory;
         // SAFETY: chdir(2) with a C string.
         check(unsafe { system_call(libc::SYS_chdir, [plan.directory as usize, 0, 0, 0, 0]) })?;
+    }
+    if let Some([from, to]) = plan.notice {
+        let flags = libc::O_CLOEXEC as usize;
+        // Where it can't be moved it is as well where it is.
+        // SAFETY: dup3(2) takes numbers; this table of descriptors is the child's own.
+        if unsafe { system_call(libc::SYS_dup3, [from as usize, to as usize, flags, 0, 0]) } >= 0 {
+            // SAFETY: close(2) takes a number, of what was copied just now.
+            unsafe { system_call(libc::SYS_close, [from as usize, 0, 0, 0, 0]) };
+        }
     }
     *step = Step::Signals;
     // SAFETY: both are sets of the right size.

@@ -11,13 +11,14 @@
 
 use std::collections::HashMap;
 use std::convert::Infallible;
+use std::future::poll_fn;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::{Pin, pin};
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::task::{Context, Poll, Wake, Waker};
+use std::task::{Context, Poll, Wake, Waker, ready};
 
 use rustix::buffer::spare_capacity;
 use rustix::event::{EventfdFlags, Timespec, epoll};
@@ -48,6 +49,8 @@ const ALARM: u64 = 0;
 #[derive(Debug)]
 struct Edges {
     key: u64,
+    /// More than the first event is waited for.
+    is_each: AtomicBool,
     told: Mutex<Told>,
 }
 
@@ -61,6 +64,10 @@ struct Told {
 }
 
 impl Edges {
+    fn new(key: u64) -> Edges {
+        Edges { key, is_each: AtomicBool::new(false), told: Mutex::default() }
+    }
+
     fn told(&self) -> MutexGuard<'_, Told> {
         self.told.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -82,57 +89,50 @@ impl Edges {
     }
 }
 
-/// Ready when there are other than so many events.
-struct Another<'a> {
-    edges: &'a Edges,
-    than: u32,
-    number: Option<u32>,
-}
-
 impl Told {
     fn places(&mut self) -> impl Iterator<Item = &mut (u32, Waker)> {
         self.waiter.iter_mut().chain(&mut self.more)
     }
+
+    fn take(&mut self, number: u32) -> Option<(u32, Waker)> {
+        if self.waiter.as_ref().is_some_and(|(other, _)| *other == number) {
+            return self.waiter.take();
+        }
+        let place = self.more.iter().position(|(other, _)| *other == number)?;
+        Some(self.more.swap_remove(place))
+    }
 }
 
-impl Future for Another<'_> {
-    type Output = ();
+/// Somebody who waits for a descriptor: a place in its list, which is to be given back by [`Watch::forget`].
+#[derive(Debug, Default)]
+pub(crate) struct Waiter {
+    /// How many events there were at the last look.
+    seen: u32,
+    number: Option<u32>,
+}
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let mut told = self.edges.told();
-        if told.count != self.than {
+impl Edges {
+    /// Ready when there are other than the waiter has seen.
+    fn poll_another(&self, waiter: &mut Waiter, cx: &mut Context<'_>) -> Poll<()> {
+        let mut told = self.told();
+        if told.count != waiter.seen {
+            *waiter = Waiter { seen: told.count, number: None };
             return Poll::Ready(());
         }
-        let own = self.number;
+        let own = waiter.number;
         if let Some((_, waker)) = told.places().find(|(number, _)| Some(*number) == own) {
             waker.clone_from(cx.waker());
             return Poll::Pending;
         }
         let place = (told.next_waiter, cx.waker().clone());
         told.next_waiter = told.next_waiter.wrapping_add(1);
-        self.number = Some(place.0);
+        waiter.number = Some(place.0);
         if told.waiter.is_none() {
             told.waiter = Some(place);
         } else {
             told.more.push(place);
         }
         Poll::Pending
-    }
-}
-
-impl Drop for Another<'_> {
-    fn drop(&mut self) {
-        let Some(own) = self.number else { return };
-        let mut told = self.edges.told();
-        let waker = if told.waiter.as_ref().is_some_and(|(number, _)| *number == own) {
-            told.waiter.take()
-        } else {
-            let place = told.more.iter().position(|(number, _)| *number == own);
-            place.map(|place| told.more.swap_remove(place))
-        };
-        drop(told);
-        // Outside the lock: it may run anything.
-        drop(waker);
     }
 }
 
@@ -157,6 +157,13 @@ pub(crate) fn set_up() -> io::Result<()> {
     Ok(())
 }
 
+/// A small number of a descriptor that is of use to this process alone: a child on its way may use it for another.
+#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "nothing is begun there"))]
+#[cfg_attr(deluxe_process_force_posix_spawn, allow(dead_code, reason = "nothing is begun then"))]
+pub(super) fn number_that_no_child_needs() -> Option<i32> {
+    WATCHER.get().map(|watcher| watcher.alarm.as_raw_fd())
+}
+
 /// Each event once, whether it is still so or not: nothing is read here.
 const EACH: epoll::EventFlags = epoll::EventFlags::IN.union(epoll::EventFlags::ET);
 
@@ -177,8 +184,13 @@ impl Watcher {
         let _ = epoll::wait(&self.epoll, spare_capacity(events), (!falls_asleep).then_some(&AT_ONCE));
         let _ = sleep.0.compare_exchange(ASLEEP, AWAKE, Ordering::AcqRel, Ordering::Acquire);
         let told: Vec<Arc<Edges>> = {
-            let watched = self.watched();
-            events.iter().filter_map(|event| watched.get(&event.data.u64()).cloned()).collect()
+            let mut watched = self.watched();
+            let mut told = |key| {
+                let edges = watched.get(&key)?;
+                // Taken off the list at its one event, so that nobody has to come for that when it is dropped.
+                if edges.is_each.load(Ordering::Relaxed) { Some(Arc::clone(edges)) } else { watched.remove(&key) }
+            };
+            events.iter().filter_map(|event| told(event.data.u64())).collect()
         };
         told.iter().for_each(|edges| edges.tell());
     }
@@ -213,32 +225,58 @@ impl Watch {
         }
         let key = watcher.next_key.fetch_add(1, Ordering::Relaxed);
         epoll::add(&watcher.epoll, &self.descriptor, epoll::EventData::new_u64(key), FIRST)?;
-        let edges = self.edges.get_or_init(|| Arc::new(Edges { key, told: Mutex::default() }));
+        let edges = self.edges.get_or_init(|| Arc::new(Edges::new(key)));
         watched.insert(key, Arc::clone(edges));
         Ok(edges)
     }
 
-    /// Waits until `look` finds something: once at first, and again after each event, those included that came before.
+    /// Waits until `look` finds something: it looks at first, and again after each event, those included that came before.
     pub(crate) async fn until<T>(&self, mut look: impl FnMut() -> io::Result<Option<T>>) -> io::Result<T> {
+        struct Waiting<'a>(&'a Watch, Waiter);
+        impl Drop for Waiting<'_> {
+            fn drop(&mut self) {
+                self.0.forget(&self.1);
+            }
+        }
+        let mut waiting = Waiting(self, Waiter::default());
+        poll_fn(|cx| self.poll_until(&mut waiting.1, cx, &mut look)).await
+    }
+
+    /// The same for who keeps his place himself.
+    pub(crate) fn poll_until<T>(
+        &self,
+        waiter: &mut Waiter,
+        cx: &mut Context<'_>,
+        mut look: impl FnMut() -> io::Result<Option<T>>,
+    ) -> Poll<io::Result<T>> {
         let edges = self.edges()?;
-        let mut seen = 0;
         loop {
-            if let Some(found) = look()? {
-                return Ok(found);
+            if waiter.number.is_none() {
+                if let Some(found) = look()? {
+                    return Poll::Ready(Ok(found));
+                }
+                if waiter.seen == 1 {
+                    self.watch_each(edges)?;
+                }
             }
-            if seen == 1 {
-                self.watch_each(edges.key)?;
-            }
-            Another { edges, than: seen, number: None }.await;
-            // Before the next look, or an event in between would be missed.
-            seen = edges.count();
+            ready!(edges.poll_another(waiter, cx));
+        }
+    }
+
+    pub(crate) fn forget(&self, waiter: &Waiter) {
+        if let (Some(edges), Some(number)) = (self.edges.get(), waiter.number) {
+            // The waker is dropped outside the lock: it may run anything.
+            let place = edges.told().take(number);
+            drop(place);
         }
     }
 
     /// After the first event; what is so at this moment is the next.
-    fn watch_each(&self, key: u64) -> io::Result<()> {
+    fn watch_each(&self, edges: &Arc<Edges>) -> io::Result<()> {
         let Some(watcher) = WATCHER.get() else { return Ok(()) };
-        Ok(epoll::modify(&watcher.epoll, &self.descriptor, epoll::EventData::new_u64(key), EACH)?)
+        edges.is_each.store(true, Ordering::Relaxed);
+        watcher.watched().insert(edges.key, Arc::clone(edges));
+        Ok(epoll::modify(&watcher.epoll, &self.descriptor, epoll::EventData::new_u64(edges.key), EACH)?)
     }
 }
 
@@ -247,10 +285,10 @@ impl Drop for Watch {
         let Some(edges) = self.edges.get() else { return };
         // A forked copy shares the kernel's list of what is watched with the original, which must still be told.
         let Some(watcher) = WATCHER.get().filter(|_| threads::is_original()) else { return };
-        watcher.watched().remove(&edges.key);
-        // What had its one event is off, and forgotten when it is closed. Of another one somebody may have a copy, so that it
-        // would stay.
-        if edges.count() != 1 {
+        // What had its one event is off both lists; the kernel's forgets it when it is closed. Another one would stay there for
+        // as long as somebody has a copy, as a child has on its way to its program.
+        if edges.count() == 0 || edges.is_each.load(Ordering::Relaxed) {
+            watcher.watched().remove(&edges.key);
             let _ = epoll::delete(&watcher.epoll, &self.descriptor);
         }
     }
@@ -296,7 +334,6 @@ pub(crate) fn drive(future: impl Future<Output = Infallible>) {
 
 #[cfg(test)]
 mod tests {
-    use std::os::fd::AsRawFd;
     use std::time::Duration;
 
     use futures_lite::future;
