@@ -147,7 +147,8 @@ pub(crate) enum Exit {
 pub(crate) enum Handle {
     #[cfg(target_os = "linux")]
     Pidfd(exit_pidfd::Pidfd),
-    Portable(exit_portable::Child),
+    /// Apart, because it is larger.
+    Portable(Box<exit_portable::Child>),
     /// A child that was reaped by somebody else before anybody here could hold it.
     Lost(u32),
 }
@@ -163,7 +164,7 @@ pub(crate) fn spawn(blueprint: &Blueprint) -> Result<Handle, Refusal> {
             return spawn::spawn(blueprint);
         }
     }
-    exit_portable::spawn(blueprint).map(Handle::Portable)
+    exit_portable::spawn(blueprint).map(|child| Handle::Portable(Box::new(child)))
 }
 
 #[cfg(target_os = "linux")]

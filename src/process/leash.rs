@@ -24,7 +24,8 @@ pub(crate) struct Leash {
 }
 
 enum OnDrop {
-    Stop(Shutdown, Tie),
+    /// Apart, because there can be thousands of the other kind.
+    Stop(Box<(Shutdown, Tie)>),
     Reap,
 }
 
@@ -59,7 +60,7 @@ impl Leash {
     /// Dropping it stops the process and its tree.
     pub(crate) fn stopping(process: Process, shutdown: Shutdown) -> Leash {
         let tie = Tie::new(process.clone());
-        Leash { process, on_drop: OnDrop::Stop(shutdown, tie), held: None }
+        Leash { process, on_drop: OnDrop::Stop(Box::new((shutdown, tie))), held: None }
     }
 
     /// Keeps this until, after a drop, all were asked to end: a pipe whose end alone can end the process.
@@ -82,7 +83,8 @@ impl Drop for Leash {
         }
         let process = self.process.clone();
         match std::mem::replace(&mut self.on_drop, OnDrop::Reap) {
-            OnDrop::Stop(shutdown, tie) => {
+            OnDrop::Stop(stop) => {
+                let (shutdown, tie) = *stop;
                 let (held, pending) = (self.held.take(), Pending::new());
                 let stopping = stop_here(process.clone(), shutdown, held, pending);
                 background::leave(async move {

@@ -48,7 +48,6 @@ use rustix::process::{Pid, WaitId, WaitIdOptions};
 use crate::sys::exit_pidfd::Pidfd;
 use crate::sys::limits::{Limit, Resource};
 use crate::sys::spawn::{Strings, above_the_standard_streams, c_string, environment, kill_and_reap};
-use crate::sys::watch;
 use crate::sys::watch::Watch;
 use crate::sys::{Blueprint, Handle, Identity, KEYCTL_JOIN_SESSION_KEYRING, Refusal, Source, Step};
 
@@ -75,9 +74,6 @@ struct Plan {
     limits: *const KernelLimit,
     limit_count: usize,
     identity: Option<Ids>,
-    /// The child's end of the notice, and the number that it is to have: descriptors are closed by the exec in the order of
-    /// their numbers, and this program may have thousands.
-    notice: Option<[i32; 2]>,
     report: *const Report,
 }
 
@@ -253,7 +249,6 @@ impl Prepared {
                 groups: groups.as_ptr(),
                 group_count: groups.len(),
             }),
-            notice: None,
             report: Arc::as_ptr(&report),
         };
         Ok(Prepared {
@@ -512,12 +507,9 @@ pub(crate) fn begin(
         return None;
     }
     let (room, mut furniture) = ROOMS.iter().find_map(|room| Some((room, room.enter()?)))?;
-    let mut prepared = Prepared::new(blueprint, others).ok()?;
+    let prepared = Prepared::new(blueprint, others).ok()?;
     let report = Arc::clone(&prepared.report);
     let (notice, theirs) = if has_notice { notice().ok()? } else { (None, None) };
-    if let (Some(theirs), Some(number)) = (&theirs, watch::number_that_no_child_needs()) {
-        prepared.plan.notice = Some([theirs.as_raw_fd(), number]);
-    }
     let begun = begin_in(room, &mut furniture, prepared);
     let stay = Stay { room, tenant: room.tenant.load(Ordering::Relaxed) };
     drop(furniture);
@@ -768,15 +760,6 @@ unsafe fn become_program(plan: &Plan, step: &mut Step) -> Result<(), i32> {
         *step = Step::Directory;
         // SAFETY: chdir(2) with a C string.
         check(unsafe { system_call(libc::SYS_chdir, [plan.directory as usize, 0, 0, 0, 0]) })?;
-    }
-    if let Some([from, to]) = plan.notice {
-        let flags = libc::O_CLOEXEC as usize;
-        // Where it can't be moved it is as well where it is.
-        // SAFETY: dup3(2) takes numbers; this table of descriptors is the child's own.
-        if unsafe { system_call(libc::SYS_dup3, [from as usize, to as usize, flags, 0, 0]) } >= 0 {
-            // SAFETY: close(2) takes a number, of what was copied just now.
-            unsafe { system_call(libc::SYS_close, [from as usize, 0, 0, 0, 0]) };
-        }
     }
     *step = Step::Signals;
     // SAFETY: both are sets of the right size.

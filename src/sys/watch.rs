@@ -13,7 +13,7 @@ use std::collections::HashMap;
 use std::convert::Infallible;
 use std::future::poll_fn;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -58,9 +58,10 @@ struct Edges {
 struct Told {
     count: u32,
     next_waiter: u32,
-    /// Most descriptors have one waiter.
+    /// Most descriptors have one waiter, and thousands of them are to take little.
     waiter: Option<(u32, Waker)>,
-    more: Vec<(u32, Waker)>,
+    #[allow(clippy::box_collection, reason = "a third of its size while there are none")]
+    more: Option<Box<Vec<(u32, Waker)>>>,
 }
 
 impl Edges {
@@ -80,9 +81,9 @@ impl Edges {
         let (waiter, more) = {
             let mut told = self.told();
             told.count += 1;
-            (told.waiter.take(), std::mem::take(&mut told.more))
+            (told.waiter.take(), told.more.take())
         };
-        for (_, waker) in waiter.into_iter().chain(more) {
+        for (_, waker) in waiter.into_iter().chain(more.into_iter().flat_map(|more| *more)) {
             // What an executor's waker does must not keep the others from being told.
             let _ = catch_unwind(AssertUnwindSafe(|| waker.wake()));
         }
@@ -91,15 +92,16 @@ impl Edges {
 
 impl Told {
     fn places(&mut self) -> impl Iterator<Item = &mut (u32, Waker)> {
-        self.waiter.iter_mut().chain(&mut self.more)
+        self.waiter.iter_mut().chain(self.more.iter_mut().flat_map(|more| more.iter_mut()))
     }
 
     fn take(&mut self, number: u32) -> Option<(u32, Waker)> {
         if self.waiter.as_ref().is_some_and(|(other, _)| *other == number) {
             return self.waiter.take();
         }
-        let place = self.more.iter().position(|(other, _)| *other == number)?;
-        Some(self.more.swap_remove(place))
+        let more = self.more.as_mut()?;
+        let place = more.iter().position(|(other, _)| *other == number)?;
+        Some(more.swap_remove(place))
     }
 }
 
@@ -130,7 +132,7 @@ impl Edges {
         if told.waiter.is_none() {
             told.waiter = Some(place);
         } else {
-            told.more.push(place);
+            told.more.get_or_insert_default().push(place);
         }
         Poll::Pending
     }
@@ -155,13 +157,6 @@ pub(crate) fn set_up() -> io::Result<()> {
     // Who loses against another thread drops its own.
     let _ = WATCHER.set(watcher);
     Ok(())
-}
-
-/// A small number of a descriptor that is of use to this process alone: a child on its way may use it for another.
-#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "nothing is begun there"))]
-#[cfg_attr(deluxe_process_force_posix_spawn, allow(dead_code, reason = "nothing is begun then"))]
-pub(super) fn number_that_no_child_needs() -> Option<i32> {
-    WATCHER.get().map(|watcher| watcher.alarm.as_raw_fd())
 }
 
 /// Each event once, whether it is still so or not: nothing is read here.
@@ -334,6 +329,7 @@ pub(crate) fn drive(future: impl Future<Output = Infallible>) {
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::AsRawFd;
     use std::time::Duration;
 
     use futures_lite::future;
