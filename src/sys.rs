@@ -31,6 +31,10 @@ pub(crate) mod threads;
 #[cfg(target_os = "linux")]
 mod exit_pidfd;
 mod exit_portable;
+#[cfg(any(not(target_os = "linux"), deluxe_process_force_portable))]
+mod pipe_portable;
+#[cfg(all(target_os = "linux", not(deluxe_process_force_portable)))]
+mod pipe_watch;
 #[cfg(target_os = "linux")]
 mod spawn;
 #[cfg(all(target_os = "linux", target_arch = "x86_64", not(deluxe_process_force_posix_spawn)))]

@@ -385,12 +385,14 @@ impl Tee {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::background;
     use crate::sys::descriptors;
     use futures_lite::future;
     use std::fs::File;
 
     /// A drain of a pipe that has `text` in it, and the end that holds it open.
     fn holding(text: &[u8], drain: impl FnOnce(Option<PipeEnd>) -> Drain) -> (Drain, File) {
+        background::ensure_started().unwrap();
         let (reader, writer) = descriptors::pipe().unwrap();
         let mut writer = File::from(writer);
         writer.write_all(text).unwrap();

@@ -1,9 +1,7 @@
 //! Descriptors: pipes to children, and what is done with them without blocking.
 
 use std::io;
-use std::mem::ManuallyDrop;
-use std::ops::Deref;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
@@ -11,8 +9,10 @@ use std::task::{Context, Poll, ready};
 use async_io::Async;
 use rustix::io::Errno;
 
-use crate::sys::relay::Relay;
-use crate::sys::threads;
+#[cfg(any(not(target_os = "linux"), deluxe_process_force_portable))]
+use crate::sys::pipe_portable::Watched;
+#[cfg(all(target_os = "linux", not(deluxe_process_force_portable)))]
+use crate::sys::pipe_watch::Watched;
 
 /// What the platform calls an open file.
 pub(crate) type Descriptor = OwnedFd;
@@ -23,46 +23,13 @@ pub(crate) struct PipeEnd {
     watched: Watched,
     /// How much has gone through, up to what makes it large.
     carried: AtomicUsize,
-    relay: Relay,
 }
 
-/// A descriptor that futures can wait for.
-///
-/// A forked copy of this process shares the kernel's list of what is waited for, so dropping this there must not take
-/// the descriptor off that list: the original would wait for ever.
-#[derive(Debug)]
-pub(crate) struct Watched {
-    descriptor: ManuallyDrop<Async<Descriptor>>,
-    was_made_in_copy: bool,
-}
-
-impl Watched {
-    fn new(descriptor: Descriptor) -> io::Result<Watched> {
-        let descriptor = ManuallyDrop::new(Async::new(descriptor)?);
-        Ok(Watched { descriptor, was_made_in_copy: !threads::is_original() })
-    }
-}
-
-impl Deref for Watched {
-    type Target = Async<Descriptor>;
-
-    fn deref(&self) -> &Self::Target {
-        &self.descriptor
-    }
-}
-
-impl Drop for Watched {
-    fn drop(&mut self) {
-        // SAFETY: taken once, here or in `unregister`, which never comes here.
-        let descriptor = unsafe { ManuallyDrop::take(&mut self.descriptor) };
-        if self.was_made_in_copy != threads::is_original() {
-            return;
-        }
-        let number = descriptor.as_raw_fd();
-        std::mem::forget(descriptor);
-        // SAFETY: its owner was forgotten in the line above.
-        drop(unsafe { OwnedFd::from_raw_fd(number) });
-    }
+/// What a pipe end is used for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Direction {
+    Read,
+    Write,
 }
 
 /// What makes a stream a large one.
@@ -90,14 +57,12 @@ pub(crate) fn pipe() -> io::Result<(Descriptor, Descriptor)> {
 
 /// Turns our end of a pipe into one that futures can wait for.
 pub(crate) fn register(end: Descriptor) -> io::Result<PipeEnd> {
-    Ok(PipeEnd { watched: Watched::new(end)?, carried: AtomicUsize::new(0), relay: Relay::new() })
+    Ok(PipeEnd { watched: Watched::new(end)?, carried: AtomicUsize::new(0) })
 }
 
 /// Turns our end of a pipe back into one that a child can use as its own: blocking.
 pub(crate) fn unregister(end: PipeEnd) -> io::Result<Descriptor> {
-    let mut end = ManuallyDrop::new(end.watched);
-    // SAFETY: taken once, because the drop that would take it again does not run.
-    let end = unsafe { ManuallyDrop::take(&mut end.descriptor) }.into_inner()?;
+    let end = end.watched.into_inner()?;
     rustix::io::ioctl_fionbio(&end, false)?;
     Ok(end)
 }
@@ -109,11 +74,11 @@ impl PipeEnd {
 
     /// Waits for something to read, or the end.
     pub(crate) fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.watched.poll_readable(&mut Context::from_waker(self.relay.waker(cx)))
+        self.watched.poll_ready(Direction::Read, cx)
     }
 
     fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.watched.poll_writable(&mut Context::from_waker(self.relay.waker(cx)))
+        self.watched.poll_ready(Direction::Write, cx)
     }
 
     /// Reads into the spare capacity of `buffer`, of which there must be some. 0 is the end of the stream.
@@ -177,7 +142,7 @@ pub(crate) fn duplicate(descriptor: &Descriptor) -> io::Result<Descriptor> {
 pub(crate) fn ensure_reactor() -> io::Result<()> {
     let (probe, _writer) = pipe()?;
     ensure_spare()?;
-    let set_up = panic::catch_unwind(AssertUnwindSafe(|| register(probe)));
+    let set_up = panic::catch_unwind(AssertUnwindSafe(|| Async::new(probe)));
     set_up.map_err(|_| io::Error::other("async-io could not be set up"))?.map(drop)
 }
 

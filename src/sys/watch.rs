@@ -1,10 +1,10 @@
-//! Descriptors whose one event is waited for: the end of a process, the end of a pipe. The crate's own thread tells of it.
+//! Descriptors that are waited for: the ends of processes, and pipes. The crate's own thread tells of their events.
 //!
 //! async-io could, and does for all else. But each of its turns arms a timer and a notifier anew, it asks for three calls and
 //! some hundred bytes more for a descriptor, and under its own `block_on` its thread sleeps for 50 microseconds and more after
 //! an event, in which nobody looks: a child's end then takes twice as long to be told as it takes here.
 //!
-//! The one hard fact: the first event is nearly always the only one of interest, but not always. While a tracer has a child,
+//! The one hard fact about processes: the first event is nearly always the only one of interest, but not always. While a tracer has a child,
 //! its end is an event and no status; that the tracer is done with it is the next. And that a child was reaped is one, too,
 //! which nobody wants to be woken for. So a descriptor is watched for one event (`EPOLLONESHOT`), and when that was not
 //! what was waited for, for all that follow (`EPOLLET`).
@@ -13,12 +13,13 @@ use std::collections::HashMap;
 use std::convert::Infallible;
 use std::future::poll_fn;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll, Wake, Waker, ready};
+use std::thread;
 
 use rustix::buffer::spare_capacity;
 use rustix::event::{EventfdFlags, Timespec, epoll};
@@ -49,14 +50,18 @@ const ALARM: u64 = 0;
 #[derive(Debug)]
 struct Edges {
     key: u64,
-    /// More than the first event is waited for.
-    is_each: AtomicBool,
+    /// The kernel would tell of an event.
+    is_armed: AtomicBool,
+    /// More than the first event is waited for: it stays on the list.
+    is_kept: AtomicBool,
     told: Mutex<Told>,
 }
 
 #[derive(Debug, Default)]
 struct Told {
     count: u32,
+    /// Each event is told of, and not one for each time that it is armed.
+    is_each: bool,
     next_waiter: u32,
     /// Most descriptors have one waiter, and thousands of them are to take little.
     waiter: Option<(u32, Waker)>,
@@ -65,8 +70,8 @@ struct Told {
 }
 
 impl Edges {
-    fn new(key: u64) -> Edges {
-        Edges { key, is_each: AtomicBool::new(false), told: Mutex::default() }
+    fn new(key: u64, is_kept: bool) -> Edges {
+        Edges { key, is_armed: AtomicBool::new(true), is_kept: AtomicBool::new(is_kept), told: Mutex::default() }
     }
 
     fn told(&self) -> MutexGuard<'_, Told> {
@@ -77,10 +82,15 @@ impl Edges {
         self.told().count
     }
 
+    /// With what the kernel has told.
     fn tell(&self) {
         let (waiter, more) = {
             let mut told = self.told();
-            told.count += 1;
+            told.count = told.count.wrapping_add(1);
+            if !told.is_each {
+                // Before anybody who was woken can arm it again.
+                self.is_armed.store(false, Ordering::Relaxed);
+            }
             (told.waiter.take(), told.more.take())
         };
         for (_, waker) in waiter.into_iter().chain(more.into_iter().flat_map(|more| *more)) {
@@ -141,8 +151,16 @@ impl Edges {
 /// A descriptor that futures can wait for.
 #[derive(Debug)]
 pub(crate) struct Watch {
+    /// Dropped before the descriptor.
+    registration: OnceLock<Registration>,
     descriptor: OwnedFd,
-    edges: OnceLock<Arc<Edges>>,
+}
+
+/// A descriptor's place on the lists, the kernel's and ours.
+#[derive(Debug)]
+struct Registration {
+    edges: Arc<Edges>,
+    number: RawFd,
 }
 
 /// Makes what the thread waits with, before there is a thread.
@@ -183,46 +201,79 @@ impl Watcher {
             let mut told = |key| {
                 let edges = watched.get(&key)?;
                 // Taken off the list at its one event, so that nobody has to come for that when it is dropped.
-                if edges.is_each.load(Ordering::Relaxed) { Some(Arc::clone(edges)) } else { watched.remove(&key) }
+                if edges.is_kept.load(Ordering::Relaxed) { Some(Arc::clone(edges)) } else { watched.remove(&key) }
             };
             events.iter().filter_map(|event| told(event.data.u64())).collect()
         };
         told.iter().for_each(|edges| edges.tell());
+        if told.len() > 1 {
+            // There is a crowd. Who has something to do comes first, and what ends meanwhile is told of in one go.
+            thread::yield_now();
+        }
     }
 }
 
 impl Watch {
     /// Of a descriptor that was given up by everybody else. Nothing is asked of the system before somebody waits.
     pub(crate) fn new(descriptor: OwnedFd) -> Watch {
-        Watch { descriptor, edges: OnceLock::new() }
+        Watch { registration: OnceLock::new(), descriptor }
     }
 
     pub(crate) fn get_ref(&self) -> &OwnedFd {
         &self.descriptor
     }
 
-    /// Has it watched from now on, so that a wait can't fail any more.
-    pub(crate) fn begin(&self) -> io::Result<()> {
-        self.edges().map(|_| ())
+    pub(crate) fn into_inner(self) -> OwnedFd {
+        let Watch { registration, descriptor } = self;
+        drop(registration);
+        descriptor
     }
 
-    fn edges(&self) -> io::Result<&Arc<Edges>> {
-        if let Some(edges) = self.edges.get() {
-            return Ok(edges);
+    /// Has it watched from now on for the one event of its life, so that a wait can't fail any more.
+    pub(crate) fn begin(&self) -> io::Result<()> {
+        self.edges(FIRST, false).map(|_| ())
+    }
+
+    /// Put on the lists when it is not there yet.
+    fn edges(&self, flags: epoll::EventFlags, is_kept: bool) -> io::Result<&Arc<Edges>> {
+        if let Some(registration) = self.registration.get() {
+            return Ok(&registration.edges);
         }
         let Some(watcher) = WATCHER.get().filter(|_| threads::is_original()) else {
             return Err(io::Error::new(io::ErrorKind::Unsupported, "the thread that watches is not here"));
         };
         // Held until it is in both lists: who else begins waits for that, and so does the first event.
         let mut watched = watcher.watched();
-        if let Some(edges) = self.edges.get() {
-            return Ok(edges);
+        if let Some(registration) = self.registration.get() {
+            return Ok(&registration.edges);
         }
         let key = watcher.next_key.fetch_add(1, Ordering::Relaxed);
-        epoll::add(&watcher.epoll, &self.descriptor, epoll::EventData::new_u64(key), FIRST)?;
-        let edges = self.edges.get_or_init(|| Arc::new(Edges::new(key)));
-        watched.insert(key, Arc::clone(edges));
-        Ok(edges)
+        epoll::add(&watcher.epoll, &self.descriptor, epoll::EventData::new_u64(key), flags)?;
+        let registration = self.registration.get_or_init(|| Registration {
+            edges: Arc::new(Edges::new(key, is_kept)),
+            number: self.descriptor.as_raw_fd(),
+        });
+        watched.insert(key, Arc::clone(&registration.edges));
+        Ok(&registration.edges)
+    }
+
+    /// Ready at an event that comes after this was asked for, or is there by then: for one that is waited for again and again,
+    /// and by one task at a time.
+    pub(crate) fn poll_event(
+        &self,
+        waiter: &mut Waiter,
+        interest: epoll::EventFlags,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
+        let flags = interest | epoll::EventFlags::ONESHOT;
+        if waiter.number.is_none() {
+            if let Some(Registration { edges, .. }) = self.registration.get() {
+                // In this order: what was told before is not what is waited for, and what is told from now on is.
+                waiter.seen = edges.count();
+                self.arm(edges, flags)?;
+            }
+        }
+        self.edges(flags, true)?.poll_another(waiter, cx).map(Ok)
     }
 
     /// Waits until `look` finds something: it looks at first, and again after each event, those included that came before.
@@ -244,7 +295,7 @@ impl Watch {
         cx: &mut Context<'_>,
         mut look: impl FnMut() -> io::Result<Option<T>>,
     ) -> Poll<io::Result<T>> {
-        let edges = self.edges()?;
+        let edges = self.edges(FIRST, false)?;
         loop {
             if waiter.number.is_none() {
                 if let Some(found) = look()? {
@@ -259,32 +310,43 @@ impl Watch {
     }
 
     pub(crate) fn forget(&self, waiter: &Waiter) {
-        if let (Some(edges), Some(number)) = (self.edges.get(), waiter.number) {
+        if let (Some(registration), Some(number)) = (self.registration.get(), waiter.number) {
             // The waker is dropped outside the lock: it may run anything.
-            let place = edges.told().take(number);
+            let place = registration.edges.told().take(number);
             drop(place);
         }
     }
 
     /// After the first event; what is so at this moment is the next.
     fn watch_each(&self, edges: &Arc<Edges>) -> io::Result<()> {
+        if let (false, Some(watcher)) = (edges.is_kept.swap(true, Ordering::Relaxed), WATCHER.get()) {
+            watcher.watched().insert(edges.key, Arc::clone(edges));
+        }
+        edges.told().is_each = true;
+        self.arm(edges, EACH)
+    }
+
+    fn arm(&self, edges: &Edges, flags: epoll::EventFlags) -> io::Result<()> {
         let Some(watcher) = WATCHER.get() else { return Ok(()) };
-        edges.is_each.store(true, Ordering::Relaxed);
-        watcher.watched().insert(edges.key, Arc::clone(edges));
-        Ok(epoll::modify(&watcher.epoll, &self.descriptor, epoll::EventData::new_u64(edges.key), EACH)?)
+        edges.is_armed.store(true, Ordering::Relaxed);
+        Ok(epoll::modify(&watcher.epoll, &self.descriptor, epoll::EventData::new_u64(edges.key), flags)?)
     }
 }
 
-impl Drop for Watch {
+impl Drop for Registration {
     fn drop(&mut self) {
-        let Some(edges) = self.edges.get() else { return };
         // A forked copy shares the kernel's list of what is watched with the original, which must still be told.
         let Some(watcher) = WATCHER.get().filter(|_| threads::is_original()) else { return };
-        // What had its one event is off both lists; the kernel's forgets it when it is closed. Another one would stay there for
-        // as long as somebody has a copy, as a child has on its way to its program.
-        if edges.count() == 0 || edges.is_each.load(Ordering::Relaxed) {
-            watcher.watched().remove(&edges.key);
-            let _ = epoll::delete(&watcher.epoll, &self.descriptor);
+        let is_armed = self.edges.is_armed.load(Ordering::Relaxed);
+        // What had its one event is off our list, and the kernel's forgets it when it is closed. One that is armed would stay
+        // there for as long as somebody has a copy, as a child has on its way to its program.
+        if is_armed || self.edges.is_kept.load(Ordering::Relaxed) {
+            watcher.watched().remove(&self.edges.key);
+        }
+        if is_armed {
+            // SAFETY: the descriptor is open: it is dropped, or given away, after this.
+            let descriptor = unsafe { BorrowedFd::borrow_raw(self.number) };
+            let _ = epoll::delete(&watcher.epoll, descriptor);
         }
     }
 }
@@ -329,7 +391,6 @@ pub(crate) fn drive(future: impl Future<Output = Infallible>) {
 
 #[cfg(test)]
 mod tests {
-    use std::os::fd::AsRawFd;
     use std::time::Duration;
 
     use futures_lite::future;
@@ -343,6 +404,10 @@ mod tests {
         (Watch::new(ours), theirs)
     }
 
+    fn edges_of(watch: &Watch) -> &Edges {
+        &watch.registration.get().unwrap().edges
+    }
+
     /// A look that finds nothing the first time, as one that is spared because it would come too early.
     fn second_time() -> impl FnMut() -> io::Result<Option<()>> {
         let mut is_second = false;
@@ -354,8 +419,8 @@ mod tests {
         let (watch, theirs) = pipe();
         watch.begin().unwrap();
         drop(theirs);
-        while watch.edges().unwrap().count() == 0 {
-            std::thread::sleep(Duration::from_millis(1));
+        while edges_of(&watch).count() == 0 {
+            thread::sleep(Duration::from_millis(1));
         }
         future::block_on(watch.until(second_time())).unwrap();
     }
@@ -375,7 +440,7 @@ mod tests {
     fn nothing_is_kept_of_what_is_dropped() {
         let (watch, theirs) = pipe();
         watch.begin().unwrap();
-        let key = watch.edges().unwrap().key;
+        let key = edges_of(&watch).key;
         let watcher = WATCHER.get().unwrap();
         let is_on_the_kernels_list = || {
             let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", watcher.epoll.as_raw_fd())).unwrap();
