@@ -179,6 +179,8 @@ impl Capture {
             stdout = stdout.tee(Own::Stdout);
             stderr = stderr.tee(Own::Stderr);
         }
+        stdout.be_patient(true);
+        stderr.be_patient(true);
         Capture {
             // A pipe that was asked for and is fed nothing is closed at once, or the child might wait for it.
             ends: Ends { feed: stdin.map(|end| Feed::new(end, supply)), stdout, stderr, leash },
@@ -292,6 +294,8 @@ impl Capture {
         if let Exit::Awaited(wait) = &mut self.exit {
             if let Poll::Ready(result) = Pin::new(wait).poll(cx) {
                 self.exit = Exit::Known(result);
+                self.ends.stdout.be_patient(false);
+                self.ends.stderr.be_patient(false);
             }
         }
         matches!(self.exit, Exit::Known(_))

@@ -101,6 +101,13 @@ impl Drain {
         self
     }
 
+    /// While the command's end is awaited as well, that of its output needs no wake-up of its own: it comes with it.
+    pub(super) fn be_patient(&self, is_patient: bool) {
+        if let (Some(end), Keep::Bytes(_)) = (&self.end, &self.keep) {
+            end.be_patient(is_patient);
+        }
+    }
+
     pub(super) fn is_truncated(&self) -> bool {
         self.is_truncated
     }

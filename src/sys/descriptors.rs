@@ -72,6 +72,12 @@ impl PipeEnd {
         self.watched.get_ref().as_fd()
     }
 
+    /// Who is patient need not be woken for an end that nothing has to be read before, because something else will wake him.
+    /// What he waits for at the moment is waited for in the new way from his next poll on.
+    pub(crate) fn be_patient(&self, is_patient: bool) {
+        self.watched.be_patient(is_patient);
+    }
+
     /// Waits for something to read, or the end.
     pub(crate) fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.watched.poll_ready(Direction::Read, cx)

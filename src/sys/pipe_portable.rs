@@ -40,6 +40,9 @@ impl Watched {
         descriptor.into_inner()
     }
 
+    /// async-io has no such waits.
+    pub(crate) fn be_patient(&self, _: bool) {}
+
     /// Waits until the call that could not be carried out can be tried again.
     pub(crate) fn poll_ready(&self, direction: Direction, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut cx = Context::from_waker(self.relay.waker(cx));

@@ -62,6 +62,8 @@ struct Told {
     count: u32,
     /// Each event is told of, and not one for each time that it is armed.
     is_each: bool,
+    /// An end without anything to read before it is kept in mind, and wakes nobody.
+    is_patient: bool,
     next_waiter: u32,
     /// Most descriptors have one waiter, and thousands of them are to take little.
     waiter: Option<(u32, Waker)>,
@@ -82,14 +84,16 @@ impl Edges {
         self.told().count
     }
 
-    /// With what the kernel has told.
-    fn tell(&self) {
+    fn tell(&self, is_bare_end: bool) {
         let (waiter, more) = {
             let mut told = self.told();
             told.count = told.count.wrapping_add(1);
             if !told.is_each {
                 // Before anybody who was woken can arm it again.
                 self.is_armed.store(false, Ordering::Relaxed);
+            }
+            if is_bare_end && told.is_patient {
+                return;
             }
             (told.waiter.take(), told.more.take())
         };
@@ -125,12 +129,17 @@ pub(crate) struct Waiter {
 
 impl Edges {
     /// Ready when there are other than the waiter has seen.
-    fn poll_another(&self, waiter: &mut Waiter, cx: &mut Context<'_>) -> Poll<()> {
+    fn poll_another(&self, waiter: &mut Waiter, is_patient: bool, cx: &mut Context<'_>) -> Poll<()> {
         let mut told = self.told();
         if told.count != waiter.seen {
+            // After an end that woke nobody it may still be on the list.
+            let place = waiter.number.and_then(|number| told.take(number));
             *waiter = Waiter { seen: told.count, number: None };
+            drop(told);
+            drop(place);
             return Poll::Ready(());
         }
+        told.is_patient = is_patient;
         let own = waiter.number;
         if let Some((_, waker)) = told.places().find(|(number, _)| Some(*number) == own) {
             waker.clone_from(cx.waker());
@@ -196,16 +205,21 @@ impl Watcher {
         // An error is an interruption; whatever else it were, there is nobody here to tell.
         let _ = epoll::wait(&self.epoll, spare_capacity(events), (!falls_asleep).then_some(&AT_ONCE));
         let _ = sleep.0.compare_exchange(ASLEEP, AWAKE, Ordering::AcqRel, Ordering::Acquire);
-        let told: Vec<Arc<Edges>> = {
+        let told: Vec<(Arc<Edges>, bool)> = {
             let mut watched = self.watched();
             let mut told = |key| {
                 let edges = watched.get(&key)?;
                 // Taken off the list at its one event, so that nobody has to come for that when it is dropped.
                 if edges.is_kept.load(Ordering::Relaxed) { Some(Arc::clone(edges)) } else { watched.remove(&key) }
             };
-            events.iter().filter_map(|event| told(event.data.u64())).collect()
+            let told = events.iter().filter_map(|event| {
+                let (key, flags) = (event.data.u64(), event.flags);
+                let is_bare_end = flags.contains(epoll::EventFlags::HUP) && !flags.contains(epoll::EventFlags::IN);
+                Some((told(key)?, is_bare_end))
+            });
+            told.collect()
         };
-        told.iter().for_each(|edges| edges.tell());
+        told.iter().for_each(|(edges, is_bare_end)| edges.tell(*is_bare_end));
         if told.len() > 1 {
             // There is a crowd. Who has something to do comes first, and what ends meanwhile is told of in one go.
             thread::yield_now();
@@ -258,11 +272,12 @@ impl Watch {
     }
 
     /// Ready at an event that comes after this was asked for, or is there by then: for one that is waited for again and again,
-    /// and by one task at a time.
+    /// and by one task at a time. Who is patient is not woken for the end of a pipe that has nothing left in it.
     pub(crate) fn poll_event(
         &self,
         waiter: &mut Waiter,
         interest: epoll::EventFlags,
+        is_patient: bool,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<()>> {
         let flags = interest | epoll::EventFlags::ONESHOT;
@@ -273,7 +288,7 @@ impl Watch {
                 self.arm(edges, flags)?;
             }
         }
-        self.edges(flags, true)?.poll_another(waiter, cx).map(Ok)
+        self.edges(flags, true)?.poll_another(waiter, is_patient, cx).map(Ok)
     }
 
     /// Waits until `look` finds something: it looks at first, and again after each event, those included that came before.
@@ -305,7 +320,7 @@ impl Watch {
                     self.watch_each(edges)?;
                 }
             }
-            ready!(edges.poll_another(waiter, cx));
+            ready!(edges.poll_another(waiter, false, cx));
         }
     }
 
