@@ -1,10 +1,11 @@
-//! The crate's one thread: it ends and reaps what outlives a future, and on Linux tells of the ends of processes.
+//! The crate's own threads: one ends and reaps what outlives a future, and on Linux another one tells of what happens to
+//! processes and pipes, which must not have to wait for the first.
 //!
-//! It is started with the first spawn and never by a drop, so that a drop can always rely on it, whatever state
-//! the program is in by then. All signals are blocked in it. In a forked copy of this process it does not exist,
-//! and nothing is given to it there.
+//! They are started with the first spawn, or the first wait, and never by a drop, so that a drop can always rely on them,
+//! whatever state the program is in by then. All signals are blocked in them. In a forked copy of this process they do not
+//! exist, and nothing is given to them there.
 
-use std::panic::catch_unwind;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
@@ -21,16 +22,17 @@ use crate::sys::threads;
 
 static EXECUTOR: Executor<'static> = Executor::new();
 
-/// There is a thread, in this process or in the one that it was copied from.
+/// There are the threads, in this process or in the one that it was copied from.
 static IS_STARTED: AtomicBool = AtomicBool::new(false);
 
-/// Starts the thread unless it runs.
+/// Starts the threads unless they run.
 pub(crate) fn ensure_started() -> Result<()> {
-    static STARTING: Mutex<()> = Mutex::new(());
+    /// Whether the one for events is there already: the other may not have been to be had.
+    static HAS_EVENTS: Mutex<bool> = Mutex::new(false);
     if !IS_STARTED.load(Ordering::Acquire) {
-        let _starting = STARTING.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut has_events = HAS_EVENTS.lock().unwrap_or_else(PoisonError::into_inner);
         if !IS_STARTED.load(Ordering::Acquire) {
-            start()?;
+            start(&mut has_events)?;
         }
     }
     if is_ours() {
@@ -41,24 +43,33 @@ pub(crate) fn ensure_started() -> Result<()> {
     }
 }
 
-fn start() -> Result<()> {
+fn start(has_events: &mut bool) -> Result<()> {
     sys::set_up_waiting().map_err(|error| {
         Error::io("could not be started: what waits for processes and pipes could not be set up", error)
     })?;
-    let run = || {
-        threads::block_signals();
-        // A panic of one piece of work passes through `run`; the others must go on.
-        while catch_unwind(|| sys::drive(EXECUTOR.run(future::pending()))).is_err() {}
-    };
-    thread::Builder::new()
-        .name("deluxe-process".into())
-        .spawn(run)
-        .map_err(|error| Error::io("could not start the background thread", error))?;
+    if let Some(tell) = sys::events().filter(|_| !*has_events) {
+        start_thread("deluxe-events", tell)?;
+        *has_events = true;
+    }
+    // A panic of one piece of work passes through `run`; the others must go on.
+    start_thread("deluxe-process", || future::block_on(EXECUTOR.run(future::pending())))?;
     IS_STARTED.store(true, Ordering::Release);
     Ok(())
 }
 
-/// Whether this is the process that the thread was started in.
+fn start_thread(name: &str, work: impl Fn() + Send + 'static) -> Result<()> {
+    let run = move || {
+        threads::block_signals();
+        while let Err(thrown) = catch_unwind(AssertUnwindSafe(&work)) {
+            // It may throw in its turn when it is dropped.
+            std::mem::forget(thrown);
+        }
+    };
+    let started = thread::Builder::new().name(name.into()).spawn(run);
+    started.map(|_| ()).map_err(|error| Error::io("could not start a background thread", error))
+}
+
+/// Whether this is the process that the threads were started in.
 pub(crate) fn is_ours() -> bool {
     IS_STARTED.load(Ordering::Acquire) && threads::is_original()
 }

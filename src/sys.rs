@@ -45,7 +45,6 @@ mod spawn_clone;
 #[cfg(target_os = "linux")]
 mod watch;
 
-use std::convert::Infallible;
 use std::ffi::OsString;
 use std::io;
 use std::path::PathBuf;
@@ -181,6 +180,8 @@ pub(crate) enum Waiter {}
 
 /// What becomes of a child that was begun.
 pub(crate) use spawn_clone::Outcome;
+/// For when a child was reaped that nobody waited for: lets go of what was made for it and the like.
+pub(crate) use spawn_clone::clear_abandoned;
 
 /// Whether [`begin`] is likely to be the way: to be asked before anything is prepared for it.
 pub(crate) fn can_begin() -> bool {
@@ -240,20 +241,19 @@ pub(crate) fn hold(pid: u32, pidfd: Descriptor) -> io::Result<Handle> {
     }
 }
 
-/// Makes what the crate's own thread waits with, and has async-io set itself up.
+/// Makes what [`events`] waits with, and has async-io set itself up.
 pub(crate) fn set_up_waiting() -> io::Result<()> {
     #[cfg(target_os = "linux")]
     watch::set_up()?;
     descriptors::ensure_reactor()
 }
 
-/// What the crate's own thread does for good: it polls the future, and where this platform has it so, tells of the ends of
-/// processes. Returns only by a panic of the future.
-pub(crate) fn drive(future: impl Future<Output = Infallible>) {
+/// What a thread of the crate's own does for good, where processes and pipes are watched by one.
+pub(crate) fn events() -> Option<fn()> {
     #[cfg(target_os = "linux")]
-    watch::drive(future);
+    return Some(watch::tell_of_events);
     #[cfg(not(target_os = "linux"))]
-    match futures_lite::future::block_on(future) {}
+    None
 }
 
 /// Whether children are spawned and awaited through `async-process`; decided once, before the first spawn.

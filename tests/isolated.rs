@@ -37,6 +37,9 @@ use isolated::{
     waiters,
 };
 
+/// Takes leave to trace other processes.
+const TRACED: &str = "a_tracer_has_the_child";
+
 struct Case {
     name: &'static str,
     run: fn(Executor),
@@ -71,6 +74,7 @@ const CASES: &[Case] = &[
     Case { name: "children_reap_themselves", run: disturbed::no_child_wait, on: ONE },
     Case { name: "the_caller_blocks_all_signals", run: disturbed::blocked, on: EVERY },
     Case { name: "a_number_that_passed_to_a_stranger", run: disturbed::number_reused, on: ONE },
+    Case { name: TRACED, run: disturbed::traced, on: EVERY },
 
     Case { name: "a_child_starts_with_default_signals", run: dispositions::plain, on: ONE },
     Case { name: "a_child_of_a_parent_that_blocks_and_ignores", run: dispositions::blocking_parent, on: ONE },
@@ -91,6 +95,7 @@ const CASES: &[Case] = &[
     Case { name: "a_forked_copy_can_not_spawn", run: forked::spawns, on: ONE },
     Case { name: "a_forked_copy_harms_nobody_by_exit", run: forked::exits, on: ONE },
     Case { name: "a_forked_copy_harms_nobody_by_drop", run: forked::drops, on: ONE },
+    Case { name: "a_forked_copy_that_waits", run: forked::waits, on: ONE },
     Case { name: "a_fork_before_the_first_use", run: forked::before, on: ONE },
 
     Case { name: "a_reader_that_panics", run: panics::reader, on: EVERY },
@@ -118,6 +123,7 @@ const PROGRAMS: &[(&str, Program)] = &[
     ("end", ends::program),
     ("first", descriptors::program),
     ("storm", storm::program),
+    ("tracer", disturbed::tracer),
     ("vforks", storm::program_that_vforks),
 ];
 
@@ -149,9 +155,12 @@ fn run(args: &[String]) {
 }
 
 fn trials() -> Vec<Trial> {
+    let can_trace = disturbed::can_trace();
     let trial = |case: &Case, executor: Executor| {
         let name = case.name;
-        Trial::test(format!("{name}::{}", executor.name()), move || in_a_process_of_its_own(name, executor))
+        let trial =
+            Trial::test(format!("{name}::{}", executor.name()), move || in_a_process_of_its_own(name, executor));
+        trial.with_ignored_flag(name == TRACED && !can_trace)
     };
     CASES.iter().flat_map(|case| case.on.iter().map(move |executor| trial(case, *executor))).collect()
 }

@@ -13,6 +13,7 @@ use crate::background;
 use crate::error::{Error, ErrorKind, Result};
 use crate::process::stop::{Pending, hurry, kill_now, stop_here};
 use crate::process::{Process, Shutdown};
+use crate::sys;
 use crate::sys::threads;
 
 /// Ends or reaps a process when it is dropped, in the background.
@@ -90,6 +91,7 @@ impl Drop for Leash {
                 background::leave(async move {
                     let _ = stopping.await;
                     let _ = process.exit_status().await;
+                    sys::clear_abandoned();
                     drop(tie);
                 });
             }

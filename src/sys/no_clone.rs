@@ -31,6 +31,8 @@ pub(crate) fn begin(_: &Blueprint, _: &[PathBuf], _: bool) -> Option<Result<(Han
     None
 }
 
+pub(crate) fn clear_abandoned() {}
+
 impl Outcome {
     pub(crate) fn refusal(&self) -> Option<Refusal> {
         match *self {}

@@ -385,7 +385,8 @@ unsafe impl Send for Furniture {}
 /// other way.
 static ROOMS: [Room; 64] = [const { Room::new() }; 64];
 
-/// Somebody has lost interest in a child that had not left its room, which so may still hold what that has used.
+/// Somebody has lost interest in a child that had not left its room, which so may still hold what that has used: until the
+/// next child moves in, or the next one is reaped in the background.
 static IS_ONE_ABANDONED: AtomicBool = AtomicBool::new(false);
 
 /// The child's own pointer to data of a thread is the one of the thread that began it, which may end meanwhile. Nothing
@@ -477,15 +478,25 @@ impl Outcome {
 impl Drop for Outcome {
     /// Arguments can be large, and secret: as soon as a run is over they are not kept for the next child to come.
     fn drop(&mut self) {
-        if !self.has_left() {
+        if !self.stay.clear() {
             IS_ONE_ABANDONED.store(true, Ordering::Release);
-        } else if !IS_ONE_ABANDONED.swap(false, Ordering::AcqRel) {
-            drop(self.stay.room.enter());
-        } else {
-            // Whose room it was that is still taken nobody knows.
-            let taken = ROOMS.iter().filter(|room| room.enter().is_none()).count();
-            IS_ONE_ABANDONED.fetch_or(taken > 0, Ordering::AcqRel);
         }
+    }
+}
+
+impl Stay {
+    /// Takes out of the room what the child has left there; whether nothing of it is there any more.
+    fn clear(self) -> bool {
+        self.room.enter().is_some() || self.room.tenant.load(Ordering::Acquire) != self.tenant
+    }
+}
+
+/// Takes out of the rooms what was left there by children whose outcome nobody wanted to know.
+pub(crate) fn clear_abandoned() {
+    if IS_ONE_ABANDONED.swap(false, Ordering::AcqRel) {
+        // Whose room it is that is still taken nobody knows.
+        let taken = ROOMS.iter().filter(|room| room.enter().is_none()).count();
+        IS_ONE_ABANDONED.fetch_or(taken > 0, Ordering::AcqRel);
     }
 }
 
@@ -522,6 +533,7 @@ pub(crate) fn begin(
             }
             // Not to be tried again: the program may have begun.
             Err(error) => {
+                IS_ONE_ABANDONED.store(true, Ordering::Release);
                 blocking::unblock(move || kill_and_reap(pid)).detach();
                 Err(Refusal { error, step: Step::Hold })
             }

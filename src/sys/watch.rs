@@ -1,47 +1,51 @@
-//! Descriptors that are waited for: the ends of processes, and pipes. The crate's own thread tells of their events.
+//! Descriptors that are waited for: processes, and pipes. A thread of the crate's own tells of their events.
 //!
 //! async-io could, and does for all else. But each of its turns arms a timer and a notifier anew, it asks for three calls and
 //! some hundred bytes more for a descriptor, and under its own `block_on` its thread sleeps for 50 microseconds and more after
-//! an event, in which nobody looks: a child's end then takes twice as long to be told as it takes here.
+//! an event, in which nobody looks: a child's end then takes twice as long to be told as it takes here. The thread does nothing
+//! else: where it ended processes as well, the reading of a tree of 500 kept everybody's events waiting for 50 milliseconds.
 //!
-//! The one hard fact about processes: the first event is nearly always the only one of interest, but not always. While a tracer has a child,
-//! its end is an event and no status; that the tracer is done with it is the next. And that a child was reaped is one, too,
-//! which nobody wants to be woken for. So a descriptor is watched for one event (`EPOLLONESHOT`), and when that was not
-//! what was waited for, for all that follow (`EPOLLET`).
+//! There are two ways to wait. [`Watch::until`] is for what happens once, to any number of waiters: it is armed from the
+//! beginning, for one event (`EPOLLONESHOT`), and in the usual case that is all that the kernel is asked. [`Watch::poll_event`]
+//! is for what happens again and again, to one task: it is armed, for one event, each time that somebody waits, so that a
+//! stream that nobody waits for wakes nobody.
+//!
+//! The one hard fact about processes: the first event is nearly always the only one of interest, but not always. While a
+//! tracer has a child, its end is an event and no status; that the tracer is done with it is the next. And that a child was
+//! reaped is one, too, which nobody wants to be woken for. So when the one event was not what was waited for, all that follow
+//! are told of (`EPOLLET`).
 
 use std::collections::HashMap;
-use std::convert::Infallible;
 use std::future::poll_fn;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::pin;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::task::{Context, Poll, Wake, Waker, ready};
+use std::task::{Context, Poll, Waker, ready};
 use std::thread;
+use std::time::Duration;
 
 use rustix::buffer::spare_capacity;
-use rustix::event::{EventfdFlags, Timespec, epoll};
+use rustix::event::epoll;
+use rustix::io::Errno;
 
 use crate::sys::threads;
 
 /// How many events are taken from the kernel at once.
 const BATCH: usize = 64;
 
+/// How long the thread sleeps when it can't wait.
+const BROKEN: Duration = Duration::from_millis(100);
+
 static WATCHER: OnceLock<Watcher> = OnceLock::new();
 
 struct Watcher {
     epoll: OwnedFd,
-    /// Wakes the thread for work of another kind. It is never read: each write is an edge.
-    alarm: OwnedFd,
     watched: Mutex<HashMap<u64, Arc<Edges>>>,
     /// Of what is watched next. Never used twice, so that an event that comes late means nobody.
     next_key: AtomicU64,
 }
-
-/// The key of the alarm.
-const ALARM: u64 = 0;
 
 /// What was told of a descriptor, and who wants to be.
 ///
@@ -98,8 +102,11 @@ impl Edges {
             (told.waiter.take(), told.more.take())
         };
         for (_, waker) in waiter.into_iter().chain(more.into_iter().flat_map(|more| *more)) {
-            // What an executor's waker does must not keep the others from being told.
-            let _ = catch_unwind(AssertUnwindSafe(|| waker.wake()));
+            // What an executor's waker does must not keep the others from being told; nor must what it has thrown, which may
+            // throw in its turn when it is dropped.
+            if let Err(thrown) = catch_unwind(AssertUnwindSafe(|| waker.wake())) {
+                std::mem::forget(thrown);
+            }
         }
     }
 }
@@ -130,6 +137,8 @@ pub(crate) struct Waiter {
 impl Edges {
     /// Ready when there are other than the waiter has seen.
     fn poll_another(&self, waiter: &mut Waiter, is_patient: bool, cx: &mut Context<'_>) -> Poll<()> {
+        // Cloned before the lock is taken, and the former one dropped after it: a waker may run anything.
+        let latest = cx.waker().clone();
         let mut told = self.told();
         if told.count != waiter.seen {
             // After an end that woke nobody it may still be on the list.
@@ -141,11 +150,13 @@ impl Edges {
         }
         told.is_patient = is_patient;
         let own = waiter.number;
-        if let Some((_, waker)) = told.places().find(|(number, _)| Some(*number) == own) {
-            waker.clone_from(cx.waker());
+        if let Some((_, waker)) = own.and_then(|own| told.places().find(|(number, _)| *number == own)) {
+            let former = (!waker.will_wake(cx.waker())).then(|| std::mem::replace(waker, latest));
+            drop(told);
+            drop(former);
             return Poll::Pending;
         }
-        let place = (told.next_waiter, cx.waker().clone());
+        let place = (told.next_waiter, latest);
         told.next_waiter = told.next_waiter.wrapping_add(1);
         waiter.number = Some(place.0);
         if told.waiter.is_none() {
@@ -178,12 +189,14 @@ pub(crate) fn set_up() -> io::Result<()> {
         return Ok(());
     }
     let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-    let alarm = rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-    epoll::add(&epoll, &alarm, epoll::EventData::new_u64(ALARM), EACH)?;
-    let watcher = Watcher { epoll, alarm, watched: Mutex::default(), next_key: AtomicU64::new(ALARM + 1) };
     // Who loses against another thread drops its own.
-    let _ = WATCHER.set(watcher);
+    let _ = WATCHER.set(Watcher { epoll, watched: Mutex::default(), next_key: AtomicU64::new(0) });
     Ok(())
+}
+
+fn watcher() -> io::Result<&'static Watcher> {
+    let here = WATCHER.get().filter(|_| threads::is_original());
+    here.ok_or_else(|| io::Error::new(io::ErrorKind::Unsupported, "the thread that watches is not in a forked copy"))
 }
 
 /// Each event once, whether it is still so or not: nothing is read here.
@@ -197,14 +210,14 @@ impl Watcher {
         self.watched.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits for events, or only takes those that are there, and tells of them.
-    fn turn(&self, events: &mut Vec<epoll::Event>, sleep: &Sleep) {
-        const AT_ONCE: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
-        let falls_asleep = sleep.0.compare_exchange(AWAKE, ASLEEP, Ordering::AcqRel, Ordering::Acquire).is_ok();
+    /// Waits for events, and tells of them.
+    fn turn(&self, events: &mut Vec<epoll::Event>) {
         events.clear();
-        // An error is an interruption; whatever else it were, there is nobody here to tell.
-        let _ = epoll::wait(&self.epoll, spare_capacity(events), (!falls_asleep).then_some(&AT_ONCE));
-        let _ = sleep.0.compare_exchange(ASLEEP, AWAKE, Ordering::AcqRel, Ordering::Acquire);
+        match epoll::wait(&self.epoll, spare_capacity(events), None) {
+            Ok(_) | Err(Errno::INTR) => {}
+            // This program has closed what is not its own. There is nobody here to tell, and no sense in trying at once.
+            Err(_) => thread::sleep(BROKEN),
+        }
         let told: Vec<(Arc<Edges>, bool)> = {
             let mut watched = self.watched();
             let mut told = |key| {
@@ -220,10 +233,6 @@ impl Watcher {
             told.collect()
         };
         told.iter().for_each(|(edges, is_bare_end)| edges.tell(*is_bare_end));
-        if told.len() > 1 {
-            // There is a crowd. Who has something to do comes first, and what ends meanwhile is told of in one go.
-            thread::yield_now();
-        }
     }
 }
 
@@ -250,12 +259,11 @@ impl Watch {
 
     /// Put on the lists when it is not there yet.
     fn edges(&self, flags: epoll::EventFlags, is_kept: bool) -> io::Result<&Arc<Edges>> {
+        // Also for one that is registered already: nobody tells a forked copy of anything.
+        let watcher = watcher()?;
         if let Some(registration) = self.registration.get() {
             return Ok(&registration.edges);
         }
-        let Some(watcher) = WATCHER.get().filter(|_| threads::is_original()) else {
-            return Err(io::Error::new(io::ErrorKind::Unsupported, "the thread that watches is not here"));
-        };
         // Held until it is in both lists: who else begins waits for that, and so does the first event.
         let mut watched = watcher.watched();
         if let Some(registration) = self.registration.get() {
@@ -325,7 +333,9 @@ impl Watch {
     }
 
     pub(crate) fn forget(&self, waiter: &Waiter) {
-        if let (Some(registration), Some(number)) = (self.registration.get(), waiter.number) {
+        let Some(number) = waiter.number else { return };
+        // In a forked copy the lock may be held by a thread that is not there.
+        if let Some(registration) = self.registration.get().filter(|_| threads::is_original()) {
             // The waker is dropped outside the lock: it may run anything.
             let place = registration.edges.told().take(number);
             drop(place);
@@ -334,15 +344,15 @@ impl Watch {
 
     /// After the first event; what is so at this moment is the next.
     fn watch_each(&self, edges: &Arc<Edges>) -> io::Result<()> {
-        if let (false, Some(watcher)) = (edges.is_kept.swap(true, Ordering::Relaxed), WATCHER.get()) {
-            watcher.watched().insert(edges.key, Arc::clone(edges));
+        if !edges.is_kept.swap(true, Ordering::Relaxed) {
+            watcher()?.watched().insert(edges.key, Arc::clone(edges));
         }
         edges.told().is_each = true;
         self.arm(edges, EACH)
     }
 
     fn arm(&self, edges: &Edges, flags: epoll::EventFlags) -> io::Result<()> {
-        let Some(watcher) = WATCHER.get() else { return Ok(()) };
+        let watcher = watcher()?;
         edges.is_armed.store(true, Ordering::Relaxed);
         Ok(epoll::modify(&watcher.epoll, &self.descriptor, epoll::EventData::new_u64(edges.key), flags)?)
     }
@@ -351,10 +361,10 @@ impl Watch {
 impl Drop for Registration {
     fn drop(&mut self) {
         // A forked copy shares the kernel's list of what is watched with the original, which must still be told.
-        let Some(watcher) = WATCHER.get().filter(|_| threads::is_original()) else { return };
+        let Ok(watcher) = watcher() else { return };
         let is_armed = self.edges.is_armed.load(Ordering::Relaxed);
-        // What had its one event is off our list, and the kernel's forgets it when it is closed. One that is armed would stay
-        // there for as long as somebody has a copy, as a child has on its way to its program.
+        // What had its one event is off our list, and says nothing any more on the kernel's, which forgets it with the last
+        // copy. One that is armed would speak up for as long as somebody has a copy, as a child has on its way to its program.
         if is_armed || self.edges.is_kept.load(Ordering::Relaxed) {
             watcher.watched().remove(&self.edges.key);
         }
@@ -366,47 +376,18 @@ impl Drop for Registration {
     }
 }
 
-/// What the thread does, as its waker sees it.
-struct Sleep(AtomicU32);
-
-const AWAKE: u32 = 0;
-const ASLEEP: u32 = 1;
-/// There is work for its future, whether it sleeps or not.
-const WOKEN: u32 = 2;
-
-impl Wake for Sleep {
-    fn wake(self: Arc<Self>) {
-        self.wake_by_ref();
-    }
-
-    fn wake_by_ref(self: &Arc<Self>) {
-        if self.0.swap(WOKEN, Ordering::AcqRel) == ASLEEP {
-            if let Some(watcher) = WATCHER.get() {
-                // It can't fail for being full before there were as many wake-ups as numbers.
-                let _ = rustix::io::write(&watcher.alarm, &1_u64.to_ne_bytes());
-            }
-        }
-    }
-}
-
-/// All that the crate's thread does: polls the future, and tells those who wait for a descriptor.
-pub(crate) fn drive(future: impl Future<Output = Infallible>) {
+/// All that the thread does.
+pub(crate) fn tell_of_events() {
     let Some(watcher) = WATCHER.get() else { return };
-    let mut future = pin!(future);
-    let sleep = Arc::new(Sleep(AtomicU32::new(WOKEN)));
-    let waker = Waker::from(Arc::clone(&sleep));
     let mut events = Vec::with_capacity(BATCH);
     loop {
-        if sleep.0.swap(AWAKE, Ordering::AcqRel) == WOKEN {
-            let Poll::Pending = future.as_mut().poll(&mut Context::from_waker(&waker));
-        }
-        watcher.turn(&mut events, &sleep);
+        watcher.turn(&mut events);
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::pin::Pin;
 
     use futures_lite::future;
 
@@ -415,7 +396,7 @@ mod tests {
 
     fn pipe() -> (Watch, OwnedFd) {
         background::ensure_started().unwrap();
-        let (ours, theirs) = rustix::pipe::pipe().unwrap();
+        let (ours, theirs) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::NONBLOCK).unwrap();
         (Watch::new(ours), theirs)
     }
 
@@ -438,6 +419,118 @@ mod tests {
             thread::sleep(Duration::from_millis(1));
         }
         future::block_on(watch.until(second_time())).unwrap();
+    }
+
+    /// As with a child that a tracer has: its end is an event, and no status before the tracer is done with it.
+    #[test]
+    fn more_than_one_event_is_told_of_when_the_first_was_not_it() {
+        let (watch, theirs) = pipe();
+        let mut looks = 0;
+        let mut until = Box::pin(watch.until(|| {
+            looks += 1;
+            let mut byte = [0];
+            let has_ended = looks > 1 && rustix::io::read(watch.get_ref(), &mut byte) == Ok(0);
+            Ok(has_ended.then_some(()))
+        }));
+        assert!(future::block_on(future::poll_once(&mut until)).is_none());
+        rustix::io::write(&theirs, b"12").unwrap();
+        // Until both bytes were found, each at another event.
+        future::block_on(future::or(&mut until, async {
+            while edges_of(&watch).count() < 2 {
+                future::yield_now().await;
+            }
+            Ok(())
+        }))
+        .unwrap();
+        drop(theirs);
+        future::block_on(until).unwrap();
+        assert!(looks > 2, "{looks}");
+    }
+
+    fn poll_event(watch: &Watch, waiter: &mut Waiter, is_patient: bool, flag: &Arc<Flag>) -> bool {
+        let waker = Waker::from(Arc::clone(flag));
+        let polled = watch.poll_event(waiter, epoll::EventFlags::IN, is_patient, &mut Context::from_waker(&waker));
+        matches!(polled, Poll::Ready(Ok(())))
+    }
+
+    #[derive(Default)]
+    struct Flag(AtomicBool);
+
+    impl std::task::Wake for Flag {
+        fn wake(self: Arc<Self>) {
+            self.0.store(true, Ordering::Release);
+        }
+    }
+
+    impl Flag {
+        fn until_set(&self) {
+            while !self.0.swap(false, Ordering::AcqRel) {
+                thread::yield_now();
+            }
+        }
+    }
+
+    #[test]
+    fn what_comes_again_is_told_of_to_who_waits_again() {
+        let (watch, theirs) = pipe();
+        let (mut waiter, flag) = (Waiter::default(), Arc::new(Flag::default()));
+        for byte in [b"1", b"2", b"3"] {
+            assert!(!poll_event(&watch, &mut waiter, false, &flag));
+            assert!(!poll_event(&watch, &mut waiter, false, &flag), "asked again, there still is none");
+            rustix::io::write(&theirs, byte).unwrap();
+            flag.until_set();
+            assert!(poll_event(&watch, &mut waiter, false, &flag));
+            let mut read = [0];
+            rustix::io::read(watch.get_ref(), &mut read).unwrap();
+            assert_eq!(&read, byte);
+        }
+        // Off while nobody waits.
+        assert!(!edges_of(&watch).is_armed.load(Ordering::Relaxed));
+        rustix::io::write(&theirs, b"4").unwrap();
+        // There before it was asked for.
+        while !poll_event(&watch, &mut waiter, false, &flag) {
+            flag.until_set();
+        }
+    }
+
+    #[test]
+    fn who_is_patient_is_not_woken_for_an_end() {
+        let (watch, theirs) = pipe();
+        let (mut waiter, flag) = (Waiter::default(), Arc::new(Flag::default()));
+        assert!(!poll_event(&watch, &mut waiter, true, &flag));
+        drop(theirs);
+        while edges_of(&watch).count() == 0 {
+            thread::yield_now();
+        }
+        assert!(!flag.0.load(Ordering::Acquire));
+        assert!(poll_event(&watch, &mut waiter, false, &flag), "it is kept in mind");
+        assert!(edges_of(&watch).told().waiter.is_none());
+    }
+
+    /// The last of what a waker owns may be another waiter in the same list.
+    #[test]
+    fn a_waker_that_is_replaced_may_wait_for_the_same() {
+        struct Owner(
+            #[expect(dead_code, reason = "its drop is what it is for")]
+            Mutex<Option<Pin<Box<dyn Future<Output = ()> + Send>>>>,
+        );
+        impl std::task::Wake for Owner {
+            fn wake(self: Arc<Self>) {}
+        }
+        let (watch, theirs) = pipe();
+        let watch = Arc::new(watch);
+        let own = Arc::clone(&watch);
+        let mut other: Pin<Box<dyn Future<Output = ()> + Send>> = Box::pin(async move {
+            own.until(second_time()).await.unwrap();
+        });
+        assert!(future::block_on(future::poll_once(&mut other)).is_none());
+        let owner = Waker::from(Arc::new(Owner(Mutex::new(Some(other)))));
+        let mut until = Box::pin(watch.until(second_time()));
+        assert!(until.as_mut().poll(&mut Context::from_waker(&owner)).is_pending());
+        drop(owner);
+        assert!(until.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+        assert_eq!(edges_of(&watch).told().places().count(), 1);
+        drop(theirs);
     }
 
     #[test]

@@ -40,7 +40,9 @@ impl Census {
 
     fn is_settled(&self) -> bool {
         self.children.is_empty()
-            && ["async-io", "deluxe-process"].iter().all(|name| self.threads.iter().any(|has| has == name))
+            && ["async-io", "deluxe-events", "deluxe-process"]
+                .iter()
+                .all(|name| self.threads.iter().any(|has| has == name))
     }
 
     fn now() -> Census {

@@ -131,14 +131,14 @@ fn descriptors() -> BTreeMap<String, usize> {
     counts
 }
 
-/// By name, without those that the crate is known to keep: its own, async-io's, the pool's; on the portable engine also
+/// By name, without those that the crate is known to keep: its own two, async-io's, the pool's; on the portable engine also
 /// async-process's.
 fn threads() -> BTreeMap<String, usize> {
     let mut counts = BTreeMap::new();
     for task in fs::read_dir("/proc/self/task").expect("/proc/self/task").flatten() {
         let Ok(name) = fs::read_to_string(task.path().join("comm")) else { continue };
         let name = name.trim();
-        let is_kept = matches!(name, "deluxe-process" | "async-io")
+        let is_kept = matches!(name, "deluxe-process" | "deluxe-events" | "async-io")
             || name.starts_with("blocking-")
             || (cfg!(deluxe_process_force_portable) && name == "async-process");
         if !is_kept {

@@ -10,6 +10,7 @@ use std::thread;
 use std::time::Duration;
 
 use deluxe_process::{Command, ErrorKind, Shutdown, Signal};
+use futures_lite::future;
 use rustix::io::Errno;
 use rustix::process::{Pid, WaitOptions};
 
@@ -297,4 +298,75 @@ fn stranger_with_the_number(pid: i32) -> Bystander {
         rustix::process::kill_process(Pid::from_raw(got).unwrap(), rustix::process::Signal::KILL).unwrap();
     }
     panic!("the number {pid} was not to be had");
+}
+
+/// Traces the process of this number, and takes note of its end when told to, by a line or the end of its stdin.
+pub(crate) fn tracer(args: &[String]) {
+    let pid = Pid::from_raw(args[0].parse().unwrap()).unwrap();
+    raw::trace(pid).expect("leave to trace");
+    println!("traces");
+    let _ = std::io::stdin().read_line(&mut String::new());
+    let _ = rustix::process::waitpid(Some(pid), WaitOptions::empty());
+}
+
+struct Tracer(process::Child);
+
+impl Tracer {
+    /// Nothing where the system does not let it.
+    fn start(pid: u32) -> Option<Tracer> {
+        let mut program = process::Command::new(env::current_exe().unwrap());
+        program.args(["--program", "tracer", &pid.to_string()]);
+        program.stdin(process::Stdio::piped()).stdout(process::Stdio::piped()).stderr(process::Stdio::null());
+        let mut tracer = Tracer(program.spawn().expect("this binary"));
+        let mut said = String::new();
+        BufReader::new(tracer.0.stdout.take().unwrap()).read_line(&mut said).unwrap();
+        if said == "traces\n" {
+            return Some(tracer);
+        }
+        tracer.takes_note();
+        None
+    }
+
+    fn takes_note(mut self) {
+        drop(self.0.stdin.take());
+        self.0.wait().unwrap();
+    }
+}
+
+/// Whether this system lets a process trace another.
+pub(crate) fn can_trace() -> bool {
+    let Ok(mut target) = process::Command::new("sleep").arg("1000").spawn() else { return false };
+    let tracer = Tracer::start(target.id());
+    let can_trace = tracer.is_some();
+    target.kill().unwrap();
+    if let Some(tracer) = tracer {
+        tracer.takes_note();
+    }
+    target.wait().unwrap();
+    can_trace
+}
+
+/// A child that a tracer has: its end is no status yet, for as long as the tracer has not taken note of it.
+pub(crate) fn traced(executor: Executor) {
+    executor.run(async {
+        let child = Command::new("sleep").arg("1000").spawn().await.expect("a child");
+        let tracer = Tracer::start(child.id()).expect("leave to trace");
+        let polls = AtomicUsize::new(0);
+        let mut wait = child.wait();
+        let mut counted = future::poll_fn(|cx| {
+            polls.fetch_add(1, Ordering::Relaxed);
+            std::pin::Pin::new(&mut wait).poll(cx)
+        });
+        assert!(future::poll_once(&mut counted).await.is_none());
+        child.kill().unwrap();
+        eventually("the child has ended", || crate::isolated::census::state(child.id() as i32) == Some('Z'));
+        let early = future::or(async { Some((&mut counted).await) }, async {
+            smol::Timer::after(Duration::from_millis(200)).await;
+            None
+        });
+        assert!(early.await.is_none(), "the tracer has not taken note of it");
+        assert!(polls.load(Ordering::Relaxed) < 20, "{polls:?} polls for one event");
+        let ((), status) = future::zip(async { tracer.takes_note() }, counted).await;
+        assert_eq!(status.unwrap().to_string(), "signal: 9 (SIGKILL)");
+    });
 }

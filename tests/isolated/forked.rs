@@ -112,11 +112,30 @@ pub(crate) fn drops(_: Executor) {
     eventually("nothing is left", || processes().is_empty());
 }
 
+/// Nobody there would ever tell it of anything.
+pub(crate) fn waits(_: Executor) {
+    let mut possessions = Some(Possessions::acquire());
+    let copy = raw::fork(|| {
+        let mut own = possessions.take().unwrap();
+        let refused = future::block_on(own.plain.process().wait()).unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::Unsupported, "{refused:?}");
+        // Registered before the fork, as async-io's are, for which the copy may wait as long as it likes.
+        if !cfg!(deluxe_process_force_portable) {
+            let refused = future::block_on(own.receiver.read(&mut [0])).unwrap_err();
+            assert_eq!(refused.kind(), std::io::ErrorKind::Unsupported, "{refused:?}");
+        }
+        exit(AS_EXPECTED)
+    });
+    assert_eq!(code_of_the_copy(copy), Some(AS_EXPECTED));
+    possessions.take().unwrap().are_unharmed();
+    eventually("nothing is left", || processes().is_empty());
+}
+
 /// Before the first use there is nothing that a copy could lack: both can use the crate.
 pub(crate) fn before(_: Executor) {
     let both = || {
         assert_eq!(future::block_on(Command::new("echo").arg("hi").read()).unwrap(), "hi");
-        assert_eq!(threads_named("deluxe-process"), 1);
+        assert_eq!((threads_named("deluxe-process"), threads_named("deluxe-events")), (1, 1));
     };
     let copy = raw::fork(|| {
         both();

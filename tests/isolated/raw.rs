@@ -116,3 +116,11 @@ pub(crate) fn vfork_and_stay(said: &'static CStr) {
     // SAFETY: the stack is aligned and outlives the child, which uses nothing else of this memory but the string.
     check(unsafe { libc::clone(stay, top.cast(), flags, said.as_ptr().cast_mut().cast()) });
 }
+
+/// Attaches to a process without stopping it, as ptrace(2) has it for `PTRACE_SEIZE`.
+pub(crate) fn trace(pid: rustix::process::Pid) -> std::io::Result<()> {
+    let (address, options) = (std::ptr::null_mut::<libc::c_void>(), std::ptr::null_mut::<libc::c_void>());
+    // SAFETY: PTRACE_SEIZE takes a number, and no memory.
+    let result = unsafe { libc::ptrace(libc::PTRACE_SEIZE, pid.as_raw_nonzero().get(), address, options) };
+    if result < 0 { Err(std::io::Error::last_os_error()) } else { Ok(()) }
+}
