@@ -55,7 +55,7 @@
 //! | [`daemon::Main`], [`daemon::Standby`] in a daemon's process | the daemon is gone without an orderly end: its executor must see it through; with a `Standby` the process ends, too |
 //! | what only looks up accounts, [`real_users`] and those of [`User`] | nothing |
 //!
-//! "In the background" is on the crate's one thread, so it needs no executor, not even one that still lives. A program
+//! "In the background" is on a thread of the crate's own, so it needs no executor, not even one that still lives. A program
 //! that ends before that thread is done kills what is left.
 //!
 //! # Coming from std or tokio

@@ -99,6 +99,10 @@ pub(crate) struct Refusal {
 
 /// What failed on the way to a child that runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(
+    not(all(target_os = "linux", target_arch = "x86_64", not(deluxe_process_force_posix_spawn))),
+    allow(dead_code, reason = "only a spawn of our own knows")
+)]
 pub(crate) enum Step {
     /// Not known: one of all.
     Any,

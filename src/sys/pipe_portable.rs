@@ -1,4 +1,4 @@
-//! A pipe that async-io waits for, where the crate has no thread of its own that does.
+//! A pipe that async-io waits for, where the crate has no thread that does.
 
 use std::io;
 use std::mem::ManuallyDrop;

@@ -1,4 +1,4 @@
-//! A pipe that the crate's own thread watches: only while somebody waits, so that who writes much is not slowed down by what
+//! A pipe that a thread of the crate watches: only while somebody waits, so that who writes much is not slowed down by what
 //! nobody wants to know.
 
 use std::io;

@@ -84,6 +84,7 @@ impl Edges {
         self.told.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    #[cfg_attr(deluxe_process_force_portable, allow(dead_code, reason = "pipes ask, which are async-io's then"))]
     fn count(&self) -> u32 {
         self.told().count
     }
@@ -246,6 +247,7 @@ impl Watch {
         &self.descriptor
     }
 
+    #[cfg_attr(deluxe_process_force_portable, allow(dead_code, reason = "for pipes, which are async-io's then"))]
     pub(crate) fn into_inner(self) -> OwnedFd {
         let Watch { registration, descriptor } = self;
         drop(registration);
@@ -281,6 +283,7 @@ impl Watch {
 
     /// Ready at an event that comes after this was asked for, or is there by then: for one that is waited for again and again,
     /// and by one task at a time. Who is patient is not woken for the end of a pipe that has nothing left in it.
+    #[cfg_attr(deluxe_process_force_portable, allow(dead_code, reason = "for pipes, which are async-io's then"))]
     pub(crate) fn poll_event(
         &self,
         waiter: &mut Waiter,
