@@ -19,6 +19,7 @@ on_every_executor![
     a_start_needs_no_descriptors,
     too_little_to_begin_with,
     a_soft_limit_above_the_hard_one,
+    no_time_to_begin,
     more_than_anybody_may_have,
 ];
 
@@ -178,6 +179,18 @@ async fn a_soft_limit_above_the_hard_one() -> Outcome {
         assert!(error.to_string().contains("of RLIMIT_FSIZE the soft limit 2 is above the hard limit 1"), "{error}");
     }
     assert!(!place.at("made").exists());
+    Ok(())
+}
+
+/// Its signal could come before the program.
+async fn no_time_to_begin() -> Outcome {
+    for (resource, name) in [(Resource::CpuTime, "RLIMIT_CPU"), (Resource::RealtimeTime, "RLIMIT_RTTIME")] {
+        let mut command = Command::new("true");
+        command.resource_limit(resource, ResourceLimit::new(10).soft(0));
+        let error = command.run().await.unwrap_err();
+        assert_eq!((error.kind(), error.pid()), (ErrorKind::InvalidInput, None));
+        assert!(error.to_string().contains(&format!("of {name} the soft limit 0 leaves no time to begin")), "{error}");
+    }
     Ok(())
 }
 

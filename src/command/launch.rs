@@ -22,7 +22,7 @@ use crate::command::child::Child;
 use crate::command::input::Input;
 use crate::command::launcher::{self, Switch};
 use crate::command::stdio::Choice;
-use crate::command::{Argument, Command, Environment, Program, Stdio, lookup, quote};
+use crate::command::{Argument, Command, Environment, Program, Resource, Stdio, lookup, quote};
 use crate::error::{Error, ErrorKind, Result};
 use crate::offthread::Slots;
 use crate::process::{Deputy, Leash, Process};
@@ -314,6 +314,10 @@ fn validate(command: &Command) -> Result<()> {
         }
         if let Some((soft, hard)) = limit.contradiction() {
             return invalid(format!("of {resource} the soft limit {soft} is above the hard limit {hard}"));
+        }
+        // The signal could come before the program does, and dump the memory that the child still shares with this one.
+        if matches!(resource, Resource::CpuTime | Resource::RealtimeTime) && limit.begins_with_a_signal() {
+            return invalid(format!("of {resource} the soft limit 0 leaves no time to begin"));
         }
     }
     Ok(())

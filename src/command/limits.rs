@@ -44,7 +44,8 @@ resources! {
     AddressSpace = AS, "RLIMIT_AS";
     /// The size of a core dump in bytes; at 0 there is none.
     CoreSize = CORE, "RLIMIT_CORE";
-    /// Time on a processor in seconds. Beyond it the process gets SIGXCPU, once a second, and at the hard limit SIGKILL.
+    /// Time on a processor in seconds. Beyond it the process gets SIGXCPU, once a second, and at the hard limit SIGKILL: a
+    /// number alone is both, and so SIGKILL. A soft limit of 0 below a higher hard one is refused.
     CpuTime = CPU, "RLIMIT_CPU";
     /// Memory for data in bytes. Beyond it the program gets none.
     DataSize = DATA, "RLIMIT_DATA";
@@ -68,7 +69,7 @@ resources! {
     /// Linux: the highest real-time priority that the process may ask for.
     RealtimePriority = RTPRIO, "RLIMIT_RTPRIO";
     /// Linux: time on a processor without a wait, in microseconds, for a process that is scheduled in real time. Beyond it the
-    /// process gets SIGXCPU, and at the hard limit SIGKILL.
+    /// process gets SIGXCPU, and at the hard limit SIGKILL. A soft limit of 0 below a higher hard one is refused.
     RealtimeTime = RTTIME, "RLIMIT_RTTIME";
     /// The size of the stack in bytes. Beyond it the process gets SIGSEGV. On Linux a quarter of it is also what arguments and
     /// environment may take.
@@ -128,6 +129,11 @@ impl ResourceLimit {
     /// Soft and hard limit, where the soft one is above the hard one.
     pub(super) fn contradiction(self) -> Option<(u64, u64)> {
         self.soft.zip(self.hard).filter(|(soft, hard)| soft > hard)
+    }
+
+    /// Of time, nothing before the signal that can be handled.
+    pub(super) fn begins_with_a_signal(self) -> bool {
+        self.soft == Some(0) && self.hard != Some(0)
     }
 
     pub(super) fn of(self, resource: limits::Resource) -> limits::Limit {

@@ -13,6 +13,7 @@ use futures_lite::future;
 
 use crate::background;
 use crate::daemon::identity::{Claim, Files, Standing};
+use crate::daemon::launch::CLEARED_WITHIN;
 use crate::daemon::launch::LAUNCHING;
 use crate::daemon::launch::Stages;
 use crate::daemon::launch::launch;
@@ -88,7 +89,11 @@ impl<D: Daemon> Controller<D> {
             // A claim that comes too late is dropped where it was made: the lock is free again, and the stage is ended.
             let claimed = future::or(self.claim(becoming.clone()), async {
                 Timer::after(time_left()).await;
-                Err(if is_others_turn { self.late() } else { self.unanswered("its directories gave no answer") })
+                Err(if is_others_turn {
+                    self.late()
+                } else {
+                    self.unanswered("its turn did not come, or its files gave no answer")
+                })
             });
             match claimed.await? {
                 Claimed::Ours(ours) => {
@@ -365,7 +370,8 @@ impl<D> Controller<D> {
         self.change(|settings| settings.log_file = Some(path))
     }
 
-    /// How long a start may take; 30 seconds by default.
+    /// How long a start may take, from the look for a daemon that runs already to the readiness of the new one; 30 seconds by
+    /// default. What only asks, and a stop, take as long as the file system that the daemon's files are on takes to answer.
     #[must_use]
     pub fn start_timeout(self, time: Duration) -> Self {
         self.change(|settings| settings.start_timeout = time)
@@ -407,8 +413,7 @@ impl<D> Controller<D> {
             }
         };
         let stopped = self.ended(&process, status, forced)?;
-        // It is gone, whether that succeeds or not; what stays is cleared away by the next start.
-        let _ = self.clear_away().await;
+        self.clear_away().await;
         Ok(stopped)
     }
 
@@ -563,15 +568,21 @@ impl<D> Controller<D> {
             .await
     }
 
-    /// Removes what a killed daemon has left, unless somebody starts it anew already.
-    async fn clear_away(&self) -> Result<()> {
+    /// Removes what a killed daemon has left, unless somebody starts it anew already. What takes too long stays for the next
+    /// start to clear away: the daemon is gone, and that is what its stopper waits for.
+    async fn clear_away(&self) {
         let settings = Arc::clone(&self.settings);
-        LOOKING
-            .run(move || match settings.place(settings.names_another_user())?.open_to_clear()? {
-                Some(files) => files.claim().map(|_| ()),
-                None => Ok(()),
-            })
-            .await
+        let cleared = LOOKING.run(move || {
+            if let Ok(Some(files)) =
+                settings.place(settings.names_another_user()).and_then(|place| place.open_to_clear())
+            {
+                let _ = files.claim();
+            }
+        });
+        future::or(cleared, async {
+            Timer::after(CLEARED_WITHIN).await;
+        })
+        .await;
     }
 
     fn stuck(&self) -> Error {

@@ -18,6 +18,7 @@ use futures_lite::future;
 
 use crate::daemon::handshake::{self, Answer, Hello, Orders, STAGE_1, Stage, VERSION, Whom};
 use crate::daemon::identity::Claim;
+use crate::daemon::identity::DirectoryId;
 use crate::daemon::line::{Carries, Line};
 use crate::daemon::settings::Settings;
 use crate::daemon::stage::SELF;
@@ -40,7 +41,7 @@ const DIES_WITHIN: Duration = Duration::from_secs(5);
 const ENDS_WITHIN: Duration = Duration::from_millis(100);
 
 /// How long it may take to remove what a daemon that was not to be has left, before we answer all the same.
-const CLEARED_WITHIN: Duration = Duration::from_secs(5);
+pub(crate) const CLEARED_WITHIN: Duration = Duration::from_secs(5);
 
 /// What is likely when there was no first stage, but an ordinary run of the program.
 const NO_INIT: &str = "; is `deluxe_process::daemon::init()` the first thing in `main`?";
@@ -52,6 +53,8 @@ pub(crate) struct Stages {
     for_second: OwnedFd,
     /// As the starter means it: the daemon works in another directory.
     log_file: Option<PathBuf>,
+    /// Which directory was opened for the daemon's files; asked where that may wait for a server.
+    directory_id: DirectoryId,
 }
 
 /// The starter's end of it.
@@ -73,11 +76,12 @@ pub(crate) async fn launch(
     arguments: &[u8],
     time: Duration,
 ) -> Result<u32> {
-    let Stages { begun, for_second, log_file } = stages;
+    let Stages { begun, for_second, log_file, directory_id } = stages;
     let mut talk = Talk {
         settings,
         claim: Some(claim),
         log_file,
+        directory_id,
         arguments,
         begun: &begun,
         for_second: Some(for_second),
@@ -159,8 +163,12 @@ impl Stages {
             Error::io(format!("the daemon `{name}` was not started: its log file's path can't be used"), error)
         })?;
         let environment = settings.environment(claim.another.as_ref().map(|(becoming, _)| &**becoming));
+        let directory_id = claim.files.directory_id().map_err(|error| {
+            let name = settings.name;
+            Error::io(format!("the daemon `{name}` was not started: its directory can't be looked at"), error)
+        })?;
         let (begun, for_second) = begin(settings.name, environment)?;
-        Ok(Stages { begun, for_second, log_file })
+        Ok(Stages { begun, for_second, log_file, directory_id })
     }
 }
 
@@ -202,6 +210,7 @@ struct Talk<'a> {
     settings: &'a Settings,
     claim: Option<Claim>,
     log_file: Option<PathBuf>,
+    directory_id: DirectoryId,
     arguments: &'a [u8],
     begun: &'a Begun,
     for_second: Option<OwnedFd>,
@@ -253,7 +262,7 @@ impl Talk<'_> {
         let orders = Orders {
             instance: self.settings.instance.clone(),
             directory: (&*place.directory).into(),
-            directory_id: files.directory_id()?,
+            directory_id: self.directory_id,
             application: place.application.clone(),
             stem: place.stem.clone(),
             pidfile: place.pidfile.as_deref().map(Into::into),

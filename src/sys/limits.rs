@@ -17,17 +17,17 @@ resources! { AS As; }
 #[cfg(target_os = "openbsd")]
 pub(crate) const AS: Option<Resource> = None;
 
-#[cfg(any(target_os = "linux", target_os = "android"))]
+#[cfg(target_os = "linux")]
 resources! { SIGPENDING Sigpending; MSGQUEUE Msgqueue; NICE Nice; RTPRIO Rtprio; RTTIME Rttime; }
-#[cfg(not(any(target_os = "linux", target_os = "android")))]
+#[cfg(not(target_os = "linux"))]
 pub(crate) const SIGPENDING: Option<Resource> = None;
-#[cfg(not(any(target_os = "linux", target_os = "android")))]
+#[cfg(not(target_os = "linux"))]
 pub(crate) const MSGQUEUE: Option<Resource> = None;
-#[cfg(not(any(target_os = "linux", target_os = "android")))]
+#[cfg(not(target_os = "linux"))]
 pub(crate) const NICE: Option<Resource> = None;
-#[cfg(not(any(target_os = "linux", target_os = "android")))]
+#[cfg(not(target_os = "linux"))]
 pub(crate) const RTPRIO: Option<Resource> = None;
-#[cfg(not(any(target_os = "linux", target_os = "android")))]
+#[cfg(not(target_os = "linux"))]
 pub(crate) const RTTIME: Option<Resource> = None;
 
 /// How much of a resource a process has; `None` for as much as there is.
