@@ -13,9 +13,9 @@ use futures_lite::future;
 
 use crate::background;
 use crate::daemon::identity::{Claim, Files, Standing};
-use crate::daemon::launch::CLEARED_WITHIN;
 use crate::daemon::launch::LAUNCHING;
 use crate::daemon::launch::Stages;
+use crate::daemon::launch::clear_in_time;
 use crate::daemon::launch::launch;
 use crate::daemon::settings::Settings;
 use crate::daemon::{Daemon, init};
@@ -568,8 +568,7 @@ impl<D> Controller<D> {
             .await
     }
 
-    /// Removes what a killed daemon has left, unless somebody starts it anew already. What takes too long stays for the next
-    /// start to clear away: the daemon is gone, and that is what its stopper waits for.
+    /// Removes what a killed daemon has left, unless somebody starts it anew already.
     async fn clear_away(&self) {
         let settings = Arc::clone(&self.settings);
         let cleared = LOOKING.run(move || {
@@ -579,10 +578,7 @@ impl<D> Controller<D> {
                 let _ = files.claim();
             }
         });
-        future::or(cleared, async {
-            Timer::after(CLEARED_WITHIN).await;
-        })
-        .await;
+        clear_in_time(cleared).await;
     }
 
     fn stuck(&self) -> Error {

@@ -40,8 +40,8 @@ const DIES_WITHIN: Duration = Duration::from_secs(5);
 /// How long a process that has closed its socket may take to end, before we answer without its exit status.
 const ENDS_WITHIN: Duration = Duration::from_millis(100);
 
-/// How long it may take to remove what a daemon that was not to be has left, before we answer all the same.
-pub(crate) const CLEARED_WITHIN: Duration = Duration::from_secs(5);
+/// How long it may take to remove what a daemon has left, before we answer all the same.
+const CLEARED_WITHIN: Duration = Duration::from_secs(5);
 
 /// What is likely when there was no first stage, but an ordinary run of the program.
 const NO_INIT: &str = "; is `deluxe_process::daemon::init()` the first thing in `main`?";
@@ -125,14 +125,18 @@ pub(crate) async fn launch(
     drop(begun);
     // It may have committed itself at the last moment, and was ended all the same.
     if let Some(Claim { files, .. }) = claim {
-        // A directory that hangs by now must not keep the error back; the lock goes with the files, when that is over.
-        let cleared = LAUNCHING.run(move || files.clear_away());
-        future::or(cleared, async {
-            Timer::after(CLEARED_WITHIN).await;
-        })
-        .await;
+        // The lock goes with the files, when that is over.
+        clear_in_time(LAUNCHING.run(move || files.clear_away())).await;
     }
     Err(explain(outcome, settings, exit, pid, said))
+}
+
+/// A directory that hangs by now must not keep back what is known already. What stays is cleared away by the next start.
+pub(crate) async fn clear_in_time(cleared: impl Future<Output = ()>) {
+    future::or(cleared, async {
+        Timer::after(CLEARED_WITHIN).await;
+    })
+    .await;
 }
 
 /// Why there is no daemon.

@@ -292,14 +292,14 @@ impl Watch {
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<()>> {
         let flags = interest | epoll::EventFlags::ONESHOT;
-        if waiter.number.is_none() {
-            if let Some(Registration { edges, .. }) = self.registration.get() {
-                // In this order: what was told before is not what is waited for, and what is told from now on is.
-                waiter.seen = edges.count();
-                self.arm(edges, flags)?;
-            }
+        let is_armed_just_now = self.registration.get().is_none();
+        let edges = self.edges(flags, true)?;
+        if waiter.number.is_none() && !is_armed_just_now {
+            // In this order: what was told before is not what is waited for, and what is told from now on is.
+            waiter.seen = edges.count();
+            self.arm(edges, flags)?;
         }
-        self.edges(flags, true)?.poll_another(waiter, is_patient, cx).map(Ok)
+        edges.poll_another(waiter, is_patient, cx).map(Ok)
     }
 
     /// Waits until `look` finds something: it looks at first, and again after each event, those included that came before.
