@@ -8,7 +8,7 @@
 //! cargo run --example daemon -- stop
 //! ```
 //!
-//! The spool directory is `/tmp/deluxe-spool`, or what follows the command.
+//! The spool directory is `/tmp/deluxe-spool`, or the argument after the command.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -21,13 +21,13 @@ use serde::{Deserialize, Serialize};
 #[derive(Serialize, Deserialize)]
 struct LineCounter {
     spool: PathBuf,
-    /// What is counted is no argument: the daemon begins with nothing.
+    /// The count is not an argument: each daemon starts at 0.
     #[serde(skip)]
     lines: AtomicU64,
 }
 
 impl LineCounter {
-    /// Counts what has arrived, and takes it away.
+    /// Counts the lines that have arrived, and removes the files.
     fn collect(&self) -> std::io::Result<()> {
         for entry in std::fs::read_dir(&self.spool)? {
             let path = entry?.path();
@@ -40,7 +40,7 @@ impl LineCounter {
         Ok(())
     }
 
-    /// Shows the count, where others never see half of it.
+    /// Writes the count. Readers never see half of it.
     fn report(&self) -> std::io::Result<()> {
         let count = self.lines.load(Ordering::Relaxed);
         let temporary = self.spool.join(".count.new");
@@ -56,7 +56,7 @@ fn is_hidden(path: &Path) -> bool {
 impl Daemon for LineCounter {
     const NAME: &'static str = "line-counter";
 
-    /// Whoever starts the daemon sees what goes wrong here.
+    /// An error here is the error of the start.
     async fn setup(&mut self, _: &Context) -> Result<(), BoxError> {
         std::fs::create_dir_all(&self.spool)?;
         self.collect()?;
@@ -89,7 +89,7 @@ impl Daemon for LineCounter {
 }
 
 fn main() -> Result<(), BoxError> {
-    // In the process that becomes the daemon, the program ends in this line.
+    // In the process of the daemon, this line runs the daemon and never returns.
     deluxe_process::daemon::init().register::<LineCounter>().run_on(smol::block_on);
 
     let mut args = std::env::args().skip(1);
@@ -102,7 +102,7 @@ fn main() -> Result<(), BoxError> {
         match command.as_str() {
             "start" => {
                 let started = counter.start().await?;
-                let how = if started.already_running() { "runs already" } else { "started" };
+                let how = if started.was_already_running() { "runs already" } else { "started" };
                 println!("{how}, pid {}", started.pid());
             }
             "stop" => {
@@ -119,7 +119,8 @@ fn main() -> Result<(), BoxError> {
                     let age = since.elapsed().unwrap_or_default();
                     println!("runs, pid {pid}, for {} s", age.as_secs());
                 }
-                State::Starting => println!("starts or ends just now"),
+                State::Starting => println!("is starting"),
+                State::Ending => println!("is ending"),
                 _ => println!("does not run"),
             },
             "reload" => println!("{:?}", counter.reload().await?),

@@ -1,5 +1,5 @@
-//! The main job in a few seconds: runs programs of this machine, streams, feeds, pipes, times one out, and shows
-//! errors worth reading. `cargo run --example quickstart`.
+//! The main features in a few seconds: runs programs, reads streams, writes input, connects two programs, stops a process tree
+//! after a timeout, and shows errors. `cargo run --example quickstart`.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use deluxe_process::{Command, Event, Process, Result, Shutdown, Stdio};
 use futures_lite::{StreamExt, future};
 
 fn main() -> Result<()> {
-    // Any executor does; this one polls on the thread that calls it, and there is nothing to set up.
+    // Any executor works, and there is nothing to set up.
     future::block_on(async {
         run_and_read().await?;
         stream().await?;
@@ -43,10 +43,10 @@ async fn stream() -> Result<()> {
     let mut events = Command::new("sh").args(["-c", "echo works; sleep 0.1; echo complains >&2; exit 1"]).events();
     while let Some(event) = events.next().await {
         match event? {
-            Event::Started(_) => println!("it runs"),
-            Event::Stdout(line) => println!("it {line}"),
-            Event::Stderr(line) => println!("it {line}, on stderr"),
-            Event::Exit(status) => println!("it ends: {status}"),
+            Event::Started { .. } => println!("it runs"),
+            Event::Stdout { line, .. } => println!("it {line}"),
+            Event::Stderr { line, .. } => println!("it {line}, on stderr"),
+            Event::Exit { status, .. } => println!("it ends: {status}"),
             _ => {}
         }
     }
@@ -72,7 +72,7 @@ async fn feed_and_pipe() -> Result<()> {
 
 async fn time_out() -> Result<()> {
     println!("\n== give a tree of processes one second; all of it ignores SIGTERM");
-    // A shell, a shell in it, and a sleep in that: each tells its number.
+    // A shell starts a shell, which starts a sleep. Each pid is printed.
     let tree = "trap '' TERM; echo $$; sh -c 'echo $$; sleep 1000 & echo $!; wait'; true";
     let mut command = Command::new("sh");
     command.args(["-c", tree]).timeout(Duration::from_secs(1));
@@ -80,7 +80,7 @@ async fn time_out() -> Result<()> {
     match command.output().await {
         Ok(output) => println!("it should not have ended: {}", output.status),
         Err(error) => {
-            // What it wrote until then is in the error.
+            // The error has the output up to then.
             let said = String::from_utf8_lossy(error.stdout().unwrap_or_default()).into_owned();
             let numbers: Vec<u32> = said.lines().filter_map(|line| line.parse().ok()).collect();
             let mut left = 0;
@@ -99,7 +99,7 @@ async fn still_runs(number: u32) -> Result<bool> {
     match Process::open(number) {
         Ok(process) => Ok(matches!(process.try_wait(), Ok(None))),
         Err(error) if error.is_not_found() => Ok(false),
-        // Where the system has no handles to processes that are not children.
+        // This system has no handles to processes that are not children.
         Err(_) => {
             let ask = Command::new("sh").args(["-c", "kill -0 $1 2>&-", "sh", &number.to_string()]).status().await?;
             Ok(ask.success())

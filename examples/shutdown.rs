@@ -1,7 +1,7 @@
-//! A service that ends in order: it serves, and on Ctrl-C or SIGTERM it stops accepting, lets its clients finish, and
-//! ends. A second Ctrl-C or SIGTERM ends it at once. SIGHUP has it read its configuration again.
+//! A service with a graceful shutdown: on Ctrl-C or SIGTERM it stops accepting, lets its clients finish and exits. A second
+//! Ctrl-C or SIGTERM ends it at once. On SIGHUP it reads its configuration again.
 //!
-//! `cargo run --example shutdown`, then `nc 127.0.0.1 PORT` for a client, which gets its lines back.
+//! Run `cargo run --example shutdown`, and then `nc 127.0.0.1 PORT`: the service sends each line back.
 
 use std::error::Error;
 use std::process;
@@ -21,7 +21,7 @@ enum Next {
 
 fn main() -> Result<(), Box<dyn Error>> {
     smol::block_on(async {
-        // Before anything else: what arrives while the service starts is not missed.
+        // First, so that no signal is missed while the service starts.
         let mut end = signal::termination();
         let mut reload = Signals::new([Signal::HUP])?;
 
@@ -48,7 +48,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             }
         };
 
-        // From here on the next signal has its default action again.
+        // From here on, the next signal has its default action again.
         drop(listener);
         clients.retain(|client| !client.is_finished());
         println!("{signal}: no new clients, waiting for {}; a second signal ends this at once", clients.len());
@@ -60,7 +60,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     })
 }
 
-/// Gives each line back. A client that goes away is no failure of the service.
+/// Sends each line back. It is not an error if the client goes away.
 async fn serve(stream: TcpStream) {
     let mut writer = stream.clone();
     let mut lines = BufReader::new(stream).lines();

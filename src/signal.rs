@@ -1,327 +1,59 @@
 //! Signals: their names, and listening for them.
 //!
-//! A [`Signal`] is a number that this platform knows. Names are accepted with and without `SIG`, and numbers as
-//! text; what is not a signal here is refused with an error that says so, because a wrong number passed on to
-//! the system would signal the wrong thing, or nothing.
+//! A [`Signal`] is a signal number that this platform knows. It is parsed from a name, with or without `SIG`, or from a
+//! number. Anything else is an error, because the system would take a wrong number for another signal, or for none.
 //!
 //! To listen:
 //!
-//! | For | Use |
+//! | for | use |
 //! |---|---|
-//! | an orderly end on Ctrl-C or `kill` | [`termination()`] |
-//! | an orderly end on Ctrl-C alone | [`ctrl_c()`] |
+//! | a graceful shutdown on Ctrl-C or `kill` | [`termination()`] |
+//! | a graceful shutdown on Ctrl-C alone | [`ctrl_c()`] |
 //! | any signals, again and again | the stream [`Signals`] |
 //!
-//! All of them work on every executor, start no thread, and are counted per signal: while anybody listens, a signal
-//! does nothing but tell all listeners. When the last one goes, what was before the first is back, which for most
-//! signals means that the next one ends the program.
+//! All of them work on every executor. Listeners are counted per signal: while there is one, the signal only notifies
+//! the listeners. When the last one is dropped, the former action is back. For most signals this means that the next
+//! one ends the program.
+//!
+//! A thread of this crate wakes the listeners. The first listener starts it.
+//!
+//! # A program that was started with signals blocked
+//!
+//! All threads inherit the signal mask, and a signal that every thread blocks is never delivered. So while there are
+//! listeners for a signal that the listening thread blocks, a thread of this crate receives it. Afterwards it is
+//! blocked everywhere again. The masks of the program's own threads do not change.
+//!
+//! # Process 1
+//!
+//! For the first process of a container, the kernel ignores default actions. After a [`Termination`] has returned a
+//! signal, the next one ends the program there as well: it exits with 128 plus the number of the signal. After a
+//! [`Signals`] stream is dropped, the signals have no effect, as before.
 //!
 //! # Beside `tokio::signal`, and other users of signal-hook
 //!
-//! They share one handler per signal with this crate, which can't see them. A listener of theirs that is there
-//! before ours is safe. One that comes later gets no signals any more from the moment when our last listener for
-//! that signal goes and the default action is put back. Where both are used for the same signal, call
-//! [`keep_handler`] for it: then the handler stays.
+//! They share one handler per signal with this crate, which does not know about them. A listener of theirs that was
+//! there before ours keeps working. A later one gets no signals any more once our last listener for that signal is
+//! dropped and the default action is back. If you use both for the same signal, call [`keep_handler`] for it: then the
+//! handler stays.
 //!
 //! # A program that nohup started
 //!
-//! `nohup` has its program ignore SIGHUP. [`Signals`] respects that: a stream that asks for an ignored
-//! SIGHUP gets none, unless it is made by [`Signals::including_ignored`]. Other signals that were ignored are
-//! listened to all the same, and ignored again afterwards.
+//! `nohup` makes its program ignore SIGHUP. [`Signals`] respects that: a stream that asks for an ignored SIGHUP gets
+//! none, unless it was made by [`Signals::including_ignored`]. For other ignored signals, listening works, and
+//! afterwards they are ignored again.
 //!
 //! # Children
 //!
-//! A child that a [`Command`](crate::Command) starts never has our handlers: each starts with default actions
-//! and, with the engine of Linux, with no signal blocked, whatever is listened to here.
+//! A child that a [`Command`](crate::Command) starts never has our handlers: it starts with default actions and, with
+//! the Linux engine, with no signal blocked, whatever this program listens for.
 
-mod delivery;
 mod info;
+mod listener;
+mod name;
 mod stream;
 mod termination;
 
-use std::fmt;
-use std::process::ExitStatus;
-use std::str::FromStr;
-
-use crate::error::{Error, ErrorKind, Result};
-use crate::sys;
-use crate::sys::dispositions;
-
 pub use info::{Cause, SignalInfo};
-pub use stream::{Handle, Signals};
+pub use name::{Signal, keep_handler};
+pub use stream::{Signals, SignalsHandle};
 pub use termination::{Termination, ctrl_c, termination};
-
-/// Keeps this crate's hands off a signal's handler: it stays when our last listener goes.
-///
-/// For programs that listen for the same signal by other means as well, such as `tokio::signal`: putting the
-/// default action back would end the program under those listeners. From this call on and for the rest of the
-/// program, once anybody has listened for the signal, it is never again the default action that meets it: when nobody
-/// listens, it is swallowed. Where our last listener has gone already, the handler is put back now.
-///
-/// ```
-/// use deluxe_process::Signal;
-/// use deluxe_process::signal;
-///
-/// signal::keep_handler(Signal::INT)?;
-/// # Ok::<(), deluxe_process::Error>(())
-/// ```
-///
-/// # Errors
-///
-/// [`ErrorKind::InvalidInput`] for a signal that can't be listened for; [`ErrorKind::Unsupported`] in a forked copy of
-/// a process that listened.
-pub fn keep_handler(signal: Signal) -> Result<()> {
-    check_can_be_listened_for(signal)?;
-    dispositions::keep(signal.0).map_err(|error| Error::io(format!("cannot keep the handler of {signal}"), error))
-}
-
-/// Refuses what signal-hook would abort the program for, and what no listener can mean well.
-fn check_can_be_listened_for(signal: Signal) -> Result<()> {
-    let why = match signal {
-        Signal::KILL | Signal::STOP => "the system lets no program catch it",
-        Signal::ILL | Signal::FPE | Signal::SEGV | Signal::BUS => {
-            "it reports a fault of this program itself, which would only happen again"
-        }
-        _ if signal_hook::consts::FORBIDDEN.contains(&signal.0) => "signal-hook can't handle it",
-        _ => return Ok(()),
-    };
-    Err(Error::new(ErrorKind::InvalidInput, format!("cannot listen for {signal}: {why}")))
-}
-
-/// A signal of this platform, by name.
-///
-/// ```
-/// use deluxe_process::Signal;
-///
-/// assert_eq!("TERM".parse::<Signal>()?, Signal::TERM);
-/// assert_eq!("SIGTERM".parse::<Signal>()?, Signal::TERM);
-/// assert_eq!("15".parse::<Signal>()?, Signal::TERM);
-/// assert_eq!(Signal::TERM.to_string(), "SIGTERM");
-/// assert!(Signal::try_from(200).is_err());
-/// # Ok::<(), deluxe_process::Error>(())
-/// ```
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Signal(i32);
-
-macro_rules! signals {
-    ($($(#[$doc:meta])* $name:ident;)+) => {
-        impl Signal {
-            $($(#[$doc])* pub const $name: Signal = Signal(sys::signals::$name);)+
-        }
-
-        /// Every signal that has a name here.
-        const NAMED: &[(Signal, &str)] = &[$((Signal::$name, concat!("SIG", stringify!($name))),)+];
-    };
-}
-
-signals! {
-    /// The terminal is gone; by custom, a daemon reads its configuration again.
-    HUP;
-    /// Ctrl-C.
-    INT;
-    /// Ctrl-\, with a core dump.
-    QUIT;
-    /// An instruction that does not exist.
-    ILL;
-    /// A breakpoint.
-    TRAP;
-    /// `abort()`.
-    ABRT;
-    /// A memory access that the hardware refuses.
-    BUS;
-    /// An arithmetic error.
-    FPE;
-    /// Ends the process at once; can't be caught.
-    KILL;
-    /// The application's own.
-    USR1;
-    /// A memory access that is not permitted.
-    SEGV;
-    /// The application's own.
-    USR2;
-    /// A write to a pipe that nobody reads.
-    PIPE;
-    /// A timer of `alarm(2)`.
-    ALRM;
-    /// The polite request to end.
-    TERM;
-    /// A child has ended or stopped.
-    CHLD;
-    /// Goes on after a stop.
-    CONT;
-    /// Stops the process; can't be caught.
-    STOP;
-    /// Ctrl-Z.
-    TSTP;
-    /// A read from the terminal in the background.
-    TTIN;
-    /// A write to the terminal in the background.
-    TTOU;
-    /// Urgent data on a socket.
-    URG;
-    /// The limit of CPU time is reached.
-    XCPU;
-    /// The limit of file sizes is reached.
-    XFSZ;
-    /// A timer of virtual time.
-    VTALRM;
-    /// A timer for profiling.
-    PROF;
-    /// The terminal's size has changed.
-    WINCH;
-    /// A descriptor is ready.
-    IO;
-    /// A system call that does not exist.
-    SYS;
-}
-
-impl Signal {
-    /// The number of this signal on this platform.
-    pub const fn as_raw(self) -> i32 {
-        self.0
-    }
-
-    /// The signal that ended a process, if one did.
-    pub(crate) fn from_exit_status(status: ExitStatus) -> Option<Signal> {
-        sys::signals::of_exit_status(status).map(Signal)
-    }
-
-    /// Every signal that has a name on this platform.
-    fn named() -> impl Iterator<Item = (Signal, &'static str)> {
-        NAMED.iter().copied().chain(sys::signals::OWN.iter().map(|(number, name)| (Signal(*number), *name)))
-    }
-
-    fn name(self) -> Option<&'static str> {
-        Signal::named().find(|(signal, _)| *signal == self).map(|(_, name)| name)
-    }
-}
-
-// Here and not beside the other accessors, because the error module comes before this one.
-impl Error {
-    /// The signal that ended the command, when one did.
-    pub fn signal(&self) -> Option<Signal> {
-        self.exit_status().and_then(Signal::from_exit_status)
-    }
-}
-
-impl TryFrom<i32> for Signal {
-    type Error = Error;
-
-    /// # Errors
-    ///
-    /// [`ErrorKind::InvalidInput`] when the number is no signal of this platform, or is one that the C library
-    /// keeps for itself.
-    fn try_from(number: i32) -> Result<Signal> {
-        let signal = Signal(number);
-        if signal.name().is_some() || sys::signals::realtime().contains(&number) {
-            Ok(signal)
-        } else {
-            let why = if sys::signals::is_the_c_librarys(number) {
-                "is a signal that the C library keeps for itself"
-            } else {
-                "is not a signal of this platform"
-            };
-            Err(Error::new(ErrorKind::InvalidInput, format!("{number} {why}")))
-        }
-    }
-}
-
-impl From<Signal> for i32 {
-    fn from(signal: Signal) -> i32 {
-        signal.0
-    }
-}
-
-impl FromStr for Signal {
-    type Err = Error;
-
-    /// Takes `TERM`, `SIGTERM`, `15`, and for real-time signals `RTMIN`, `SIGRTMIN+3`, `RTMAX-1`; letters in any case.
-    ///
-    /// # Errors
-    ///
-    /// [`ErrorKind::InvalidInput`], naming the text, when it is no signal of this platform.
-    fn from_str(text: &str) -> Result<Signal> {
-        let unknown = || Error::new(ErrorKind::InvalidInput, format!("`{text}` is not a signal of this platform"));
-        let upper = text.to_ascii_uppercase();
-        if upper.bytes().all(|byte| byte.is_ascii_digit()) {
-            let number: i32 = upper.parse().map_err(|_| unknown())?;
-            return Signal::try_from(number).map_err(|_| unknown());
-        }
-        let short = upper.strip_prefix("SIG").unwrap_or(&upper);
-        let named = Signal::named().find(|(_, name)| &name[3..] == short).map(|(signal, _)| signal);
-        named.or_else(|| realtime_by_name(short)).ok_or_else(unknown)
-    }
-}
-
-fn realtime_by_name(name: &str) -> Option<Signal> {
-    let range = sys::signals::realtime();
-    let offset = |digits: &str| digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse::<i32>().ok())?;
-    let number = if name == "RTMIN" {
-        *range.start()
-    } else if name == "RTMAX" {
-        *range.end()
-    } else if let Some(digits) = name.strip_prefix("RTMIN+") {
-        range.start().checked_add(offset(digits)?)?
-    } else {
-        range.end().checked_sub(offset(name.strip_prefix("RTMAX-")?)?)?
-    };
-    range.contains(&number).then_some(Signal(number))
-}
-
-impl fmt::Display for Signal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.name() {
-            Some(name) => f.pad(name),
-            None => match self.0 - sys::signals::realtime().start() {
-                0 => f.pad("SIGRTMIN"),
-                offset if offset > 0 => f.pad(&format!("SIGRTMIN+{offset}")),
-                // In an exit status: the C library's own.
-                _ => f.pad(&format!("signal {}", self.0)),
-            },
-        }
-    }
-}
-
-impl fmt::Debug for Signal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_and_numbers_round_trip() {
-        let realtime = sys::signals::realtime().map(Signal);
-        for signal in Signal::named().map(|(signal, _)| signal).chain(realtime) {
-            assert_eq!(signal.to_string().parse::<Signal>().unwrap(), signal);
-            assert_eq!(signal.as_raw().to_string().parse::<Signal>().unwrap(), signal);
-            assert_eq!(Signal::try_from(signal.as_raw()).unwrap(), signal);
-        }
-    }
-
-    #[test]
-    fn what_is_no_signal_is_refused_by_name() {
-        for text in ["", "SIG", "0", "-1", "+15", "TERMINATE", "200", "99999999999", "RTMIN+", "RTMIN+-1", "RTMIN+99"] {
-            let error = text.parse::<Signal>().unwrap_err();
-            assert_eq!(error.kind(), ErrorKind::InvalidInput);
-            assert!(error.to_string().contains(&format!("`{text}`")), "{error}");
-        }
-        for number in [i32::MIN, -1, 0, 65, 200] {
-            assert!(Signal::try_from(number).is_err(), "{number}");
-        }
-    }
-
-    #[cfg(target_os = "linux")]
-    #[test]
-    fn the_c_librarys_own_are_refused() {
-        assert!(Signal::try_from(32).is_err());
-        assert!(Signal::try_from(33).is_err());
-        assert_eq!(Signal(32).to_string(), "signal 32");
-        assert_eq!(Signal(30).to_string(), "SIGPWR");
-        assert_eq!("RTMIN+1".parse::<Signal>().unwrap().to_string(), "SIGRTMIN+1");
-        assert_eq!("rtmax".parse::<Signal>().unwrap().as_raw(), 64);
-    }
-}

@@ -103,7 +103,7 @@ async fn start_and_stop() {
     assert_eq!(clerk.signal_user1().await.unwrap(), Delivery::Delivered);
     until_it_reads(&file, "told").await;
     let stopped = clerk.stop().await.unwrap();
-    assert!(stopped.was_running() && !stopped.forced());
+    assert!(stopped.was_running() && !stopped.was_killed());
     assert_eq!(fs::read_to_string(&file).unwrap(), "over");
     let error = Controller::new(Failing).directory(place.path()).start().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::SetupFailed);
@@ -167,7 +167,7 @@ fn a_restart_that_cannot_be_stops_nothing() {
         let place = tempfile::tempdir().unwrap();
         let clerk = Controller::new(Clerk { file: place.path().join("file") }).directory(place.path());
         let pid = clerk.start().await.unwrap().pid();
-        let error = clerk.clone().working_directory("/no/such/directory").restart().await.unwrap_err();
+        let error = clerk.clone().current_dir("/no/such/directory").restart().await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::WorkingDirectory);
         assert_eq!(clerk.pid().await.unwrap(), Some(pid));
         clerk.stop().await.unwrap();

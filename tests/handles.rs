@@ -2,10 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that finds something else has failed")]
 
-#[macro_use]
-mod executors;
-
 use std::fs;
+use std::os::fd::AsRawFd;
 use std::os::unix::process::ExitStatusExt;
 use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -17,32 +15,7 @@ use deluxe_process::{BoxError, Child, ChildStdout, Command, ErrorKind, ExitStatu
 use futures_lite::io::{BufReader, Lines};
 use futures_lite::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, StreamExt, future};
 
-use executors::{Itself, Mark, Outcome, Place, has_vanished, passes, sh, until};
-
-on_every_executor![
-    a_child_is_awaited,
-    a_child_is_asked_whether_it_has_ended,
-    a_child_can_be_awaited_again,
-    a_wait_that_is_dropped_changes_nothing,
-    waiting_closes_a_stdin_that_nobody_took,
-    asking_leaves_stdin_open,
-    the_rest_of_the_output_with_the_end,
-    signals_reach_the_child,
-    what_has_ended_takes_no_signal_but_may_be_killed,
-    a_plain_child_that_is_dropped_keeps_running_and_is_reaped,
-    a_child_stopped_on_drop,
-    a_process_outlives_its_child_handle,
-    children_in_groups,
-    children_in_sessions,
-    a_child_of_ours_by_number,
-    a_child_of_anothers_by_number,
-    the_exit_status_of_a_process_that_is_no_child,
-    a_child_of_std_keeps_its_status,
-    a_missing_process,
-    signals_by_every_name,
-];
-
-in_processes_of_their_own![many_tasks_wait_for_one_child, a_process_that_may_not_be_signalled];
+use testkit::{Itself, Mark, Outcome, Place, has_vanished, on_every_executor, passes, sh, until};
 
 /// A child that ends with code 7 when it is told to.
 async fn obedient() -> Result<Child, deluxe_process::Error> {
@@ -61,10 +34,11 @@ async fn next_line(lines: &mut Lines<BufReader<ChildStdout>>) -> Result<String, 
     Ok(lines.next().await.ok_or("there is no line")??)
 }
 
+#[on_every_executor]
 async fn a_child_is_awaited() -> Outcome {
     let child = sh("exit 42").spawn().await?;
     let id = child.id();
-    assert_eq!(format!("{child:?}"), format!("Child {{ id: {id}, command: \"sh -c 'exit 42'\", .. }}"));
+    assert_eq!(format!("{child:?}"), format!("Child {{ pid: {id}, command: \"sh -c 'exit 42'\", .. }}"));
     assert_eq!(child.process().id(), id);
     assert_eq!(child.wait().await?.code(), Some(42));
     assert!(has_vanished(id), "a child that was awaited is reaped");
@@ -73,6 +47,7 @@ async fn a_child_is_awaited() -> Outcome {
     Ok(())
 }
 
+#[on_every_executor]
 async fn a_child_is_asked_whether_it_has_ended() -> Outcome {
     let child = obedient().await?;
     let process = child.process();
@@ -91,6 +66,7 @@ async fn a_child_is_asked_whether_it_has_ended() -> Outcome {
     Ok(())
 }
 
+#[on_every_executor]
 async fn a_child_can_be_awaited_again() -> Outcome {
     let child = sh("exit 3").spawn().await?;
     let process = child.process();
@@ -103,6 +79,7 @@ async fn a_child_can_be_awaited_again() -> Outcome {
 }
 
 /// On its own, because on the portable engine the end of any child, also of another test's, is an event for all.
+#[on_every_executor]
 async fn many_tasks_wait_for_one_child(itself: Itself) -> Outcome {
     if !itself.is_child() {
         return itself.passes_alone().await;
@@ -151,6 +128,7 @@ async fn many_tasks_wait_for_one_child(itself: Itself) -> Outcome {
     Ok(())
 }
 
+#[on_every_executor]
 async fn a_wait_that_is_dropped_changes_nothing() -> Outcome {
     let child = obedient().await?;
     let stdin = child.take_stdin();
@@ -162,6 +140,7 @@ async fn a_wait_that_is_dropped_changes_nothing() -> Outcome {
     Ok(())
 }
 
+#[on_every_executor]
 async fn waiting_closes_a_stdin_that_nobody_took() -> Outcome {
     let child = Command::new("cat").stdin(Stdio::piped()).spawn().await?;
     let wait = child.wait();
@@ -177,6 +156,7 @@ async fn waiting_closes_a_stdin_that_nobody_took() -> Outcome {
     Ok(())
 }
 
+#[on_every_executor]
 async fn asking_leaves_stdin_open() -> Outcome {
     let child = Command::new("cat").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().await?;
     assert_eq!(child.try_wait()?, None);
@@ -185,6 +165,7 @@ async fn asking_leaves_stdin_open() -> Outcome {
     Ok(())
 }
 
+#[on_every_executor]
 async fn the_rest_of_the_output_with_the_end() -> Outcome {
     let mut command = sh("echo out; echo err >&2; exit 3");
     let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().await?;
@@ -202,6 +183,7 @@ async fn the_rest_of_the_output_with_the_end() -> Outcome {
     Ok(())
 }
 
+#[on_every_executor]
 async fn signals_reach_the_child() -> Outcome {
     let script = "trap 'echo caught' USR1; echo up; while :; do sleep 0.01; done";
     let mark = Mark::new();
@@ -222,6 +204,7 @@ async fn signals_reach_the_child() -> Outcome {
     Ok(())
 }
 
+#[on_every_executor]
 async fn what_has_ended_takes_no_signal_but_may_be_killed() -> Outcome {
     let child = Command::new("true").spawn().await?;
     let (id, process) = (child.id(), child.process());
@@ -240,6 +223,7 @@ async fn what_has_ended_takes_no_signal_but_may_be_killed() -> Outcome {
     Ok(())
 }
 
+#[on_every_executor]
 async fn a_plain_child_that_is_dropped_keeps_running_and_is_reaped() -> Outcome {
     let place = Place::new();
     let done = place.at("done");
@@ -259,6 +243,7 @@ async fn a_plain_child_that_is_dropped_keeps_running_and_is_reaped() -> Outcome 
     Ok(())
 }
 
+#[on_every_executor]
 async fn a_child_stopped_on_drop() -> Outcome {
     let mark = Mark::new();
     let mut command = mark.put_on(sh("sleep 1000 & echo up; wait"));
@@ -278,6 +263,7 @@ async fn a_child_stopped_on_drop() -> Outcome {
     Ok(())
 }
 
+#[on_every_executor]
 async fn a_process_outlives_its_child_handle() -> Outcome {
     let child = obedient().await?;
     let (process, mut stdin) = (child.process(), child.take_stdin().unwrap());
@@ -298,6 +284,7 @@ fn family(pid: u32) -> (u32, u32) {
     (fields.next().unwrap(), fields.next().unwrap())
 }
 
+#[on_every_executor]
 async fn children_in_groups() -> Outcome {
     let mark = Mark::new();
     let mut sleep = mark.put_on(Command::new("sleep"));
@@ -323,6 +310,7 @@ fn place(pid: u32) -> [u32; 3] {
     std::array::from_fn(|_| fields.next().unwrap())
 }
 
+#[on_every_executor]
 async fn children_in_sessions() -> Outcome {
     let mark = Mark::new();
     let mut sleep = mark.put_on(Command::new("sleep"));
@@ -330,7 +318,7 @@ async fn children_in_sessions() -> Outcome {
     let own_session = place(std::process::id())[1];
     let plain = sleep.spawn().await?;
     assert_eq!(place(plain.id())[1], own_session);
-    let leader = sleep.new_session().spawn().await?;
+    let leader = sleep.new_session(true).spawn().await?;
     assert_eq!(place(leader.id()), [leader.id(), leader.id(), 0]);
     assert_eq!(family(leader.id()).0, std::process::id());
     for child in [plain, leader] {
@@ -340,7 +328,7 @@ async fn children_in_sessions() -> Outcome {
     let mut stat = sh("read pid name state parent group session terminal rest < /proc/$$/stat; \
                        test $session-$group-$terminal = $$-$$-0");
     assert_eq!(stat.status().await?.code(), Some(1));
-    assert_eq!(stat.new_session().status().await?.code(), Some(0));
+    assert_eq!(stat.new_session(true).status().await?.code(), Some(0));
     assert_eq!(stat.output().await?.status.code(), Some(0));
     for group in [0, 1, -1] {
         assert_eq!(sleep.process_group(group).spawn().await.unwrap_err().kind(), ErrorKind::InvalidInput);
@@ -348,6 +336,7 @@ async fn children_in_sessions() -> Outcome {
     Ok(())
 }
 
+#[on_every_executor]
 async fn a_child_of_ours_by_number() -> Outcome {
     let child = obedient().await?;
     let process = Process::open(child.id())?;
@@ -361,6 +350,26 @@ async fn a_child_of_ours_by_number() -> Outcome {
     Ok(())
 }
 
+#[on_every_executor]
+async fn the_pidfd_of_a_handle() -> Outcome {
+    let child = obedient().await?;
+    let process = Process::open(child.id())?;
+    assert_eq!(process.pid(), process.id());
+    let pidfd = process.pidfd()?;
+    let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd()))?;
+    let pid = info.lines().find_map(|line| line.strip_prefix("Pid:")).map(str::trim);
+    assert_eq!(pid, Some(&*process.pid().to_string()));
+    // The handle of a child has none on the engine without pidfds, and says so.
+    match child.process().pidfd() {
+        Ok(_) => {}
+        Err(error) => assert!(error.is_unsupported() && error.pid() == Some(child.id()), "{error:?}"),
+    }
+    tell(&child).await?;
+    assert_eq!(child.wait().await?.code(), Some(7));
+    Ok(())
+}
+
+#[on_every_executor]
 async fn a_child_of_anothers_by_number() -> Outcome {
     let mark = Mark::new();
     let child = mark.put_on(sh("sleep 1000 & echo $!; wait; echo over")).stdout(Stdio::piped()).spawn().await?;
@@ -386,6 +395,7 @@ fn kernel_tells_strangers() -> bool {
     (numbers.next(), numbers.next()) >= (Some(6), Some(15))
 }
 
+#[on_every_executor]
 async fn the_exit_status_of_a_process_that_is_no_child() -> Outcome {
     let script = "exec 3<&0; (read line <&3; exit 7) & echo $!; exec 3<&- <&-; wait";
     let child = sh(script).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().await?;
@@ -410,6 +420,7 @@ async fn the_exit_status_of_a_process_that_is_no_child() -> Outcome {
     Ok(())
 }
 
+#[on_every_executor]
 async fn a_child_of_std_keeps_its_status() -> Outcome {
     let mut child = std::process::Command::new("sh").args(["-c", "exit 7"]).spawn()?;
     let process = Process::open(child.id())?;
@@ -425,6 +436,7 @@ async fn a_child_of_std_keeps_its_status() -> Outcome {
     Ok(())
 }
 
+#[on_every_executor]
 async fn a_missing_process() -> Outcome {
     // Linux has no number beyond 2^22.
     for pid in [0, 5_000_000, i32::MAX as u32, u32::MAX] {
@@ -440,6 +452,7 @@ async fn a_missing_process() -> Outcome {
     Ok(())
 }
 
+#[on_every_executor]
 async fn signals_by_every_name() -> Outcome {
     let mark = Mark::new();
     let mut child = mark.put_on(Command::new("sleep"));
@@ -453,6 +466,7 @@ async fn signals_by_every_name() -> Outcome {
     Ok(())
 }
 
+#[on_every_executor]
 async fn a_process_that_may_not_be_signalled(itself: Itself) -> Outcome {
     if itself.is_child() {
         let process = Process::open(1)?;

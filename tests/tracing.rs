@@ -5,6 +5,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fmt::Debug;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -215,6 +216,34 @@ fn a_run_that_is_dropped_is_a_stop() {
 }
 
 #[test]
+fn output_that_is_held_open_is_told_of() {
+    let (result, notebook) = Notebook::watch(async {
+        let held = Command::new("sh").args(["-c", "sleep 3 & echo now"]).read().await;
+        Command::new("sh").args(["-c", "echo now"]).read().await.unwrap();
+        held
+    });
+    assert_eq!(result.unwrap(), "now");
+    let told = notebook.only("request").messages;
+    assert_eq!(told, ["output is still held open after the end, and was given up"]);
+}
+
+#[test]
+fn what_is_shown_can_be_printed() {
+    let (result, notebook) = Notebook::watch(async {
+        let mut command = Command::new("/no/such/\u{1b}[2J\rtool");
+        command.arg("\u{9b}2J").args(std::iter::repeat_n("many", 10_000));
+        command.run().await
+    });
+    assert!(result.is_err());
+    let spawn = notebook.only("spawn");
+    for name in ["command", "error"] {
+        let text = spawn.field(name);
+        assert!(!text.is_empty() && !text.contains(char::is_control), "{name}: {text:?}");
+        assert!(text.len() < 2000, "{name}: {} bytes", text.len());
+    }
+}
+
+#[test]
 fn a_secret_is_nowhere() {
     const SECRET: &str = "hunter2";
     let (result, notebook) = Notebook::watch(async {
@@ -239,4 +268,76 @@ fn a_secret_is_nowhere() {
     assert!(format!("{result}").contains("***"), "{result}");
     let everything = format!("{:?} {result} {result:#} {result:?}", notebook.all());
     assert!(!everything.contains(SECRET), "{everything}");
+}
+
+/// Writes down, and panics once: with a span for a stop, or with an event in one.
+struct Panicking {
+    notebook: Notebook,
+    with_span: AtomicBool,
+    with_event: AtomicBool,
+}
+
+impl Subscriber for Panicking {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        self.notebook.enabled(metadata)
+    }
+
+    fn new_span(&self, span: &Attributes<'_>) -> Id {
+        let panics = span.metadata().name() == "stop" && self.with_span.swap(false, Ordering::SeqCst);
+        assert!(!panics, "on purpose");
+        self.notebook.new_span(span)
+    }
+
+    fn record(&self, span: &Id, values: &Record<'_>) {
+        self.notebook.record(span, values);
+    }
+
+    fn record_follows_from(&self, _: &Id, _: &Id) {}
+
+    fn event(&self, event: &Event<'_>) {
+        self.notebook.event(event);
+        let is_in_stop = innermost().is_some_and(|id| self.notebook.at(id, |seen| seen.name) == "stop");
+        let panics = is_in_stop && self.with_event.swap(false, Ordering::SeqCst);
+        assert!(!panics, "on purpose");
+    }
+
+    fn enter(&self, span: &Id) {
+        self.notebook.enter(span);
+    }
+
+    fn exit(&self, span: &Id) {
+        self.notebook.exit(span);
+    }
+}
+
+/// The subscriber is the caller's, and hears of the stop on the thread that carries it out.
+#[test]
+fn a_subscriber_that_panics_keeps_nobody_waiting() {
+    // In a group of its own, a command is started on another thread than the caller's.
+    for (with_span, group) in [(true, None), (false, None), (true, Some(0)), (false, Some(0))] {
+        let notebook = Notebook::default();
+        let panicking = Panicking {
+            notebook: notebook.clone(),
+            with_span: AtomicBool::new(with_span),
+            with_event: AtomicBool::new(!with_span),
+        };
+        let error = tracing::subscriber::with_default(panicking, || {
+            let mut command = Command::new("sleep");
+            let command = command.arg("1000").timeout(Duration::from_millis(50));
+            group.map(|group| command.process_group(group));
+            let late = async {
+                smol::Timer::after(Duration::from_secs(60)).await;
+                panic!("nobody was told");
+            };
+            block_on(futures_lite::future::or(command.status(), late)).unwrap_err()
+        });
+        assert!(error.is_timed_out(), "{error:?}");
+        assert!(format!("{error:#}").contains("panicked"), "{error:#}");
+        let child = notebook.only("spawn").field("pid").parse::<u32>().unwrap();
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while std::fs::exists(format!("/proc/{child}")).unwrap() {
+            assert!(Instant::now() < deadline, "the child was not stopped");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
 }

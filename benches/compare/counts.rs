@@ -1,32 +1,32 @@
-//! What a spawn takes of this process, counted and not timed: system calls by strace(1), instructions by valgrind(1).
+//! The cost of a spawn in counts instead of times: system calls from strace(1), instructions from valgrind(1).
 //!
-//! A role of this program spawns so many times, and none at all; the difference is what the spawns took. Only threads of
-//! the role are counted: what a child does before its exec is its own.
+//! A role of this program spawns many times, and another time not at all; the difference is the cost of the spawns.
+//! Only threads of that process are counted, not what a child does before its exec.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use crate::children;
+use crate::artifacts::children;
+use crate::artifacts::folder;
 use crate::executors::{Tokio, block_on};
-use crate::harness::pair;
-use crate::record::Unit::Count;
-use crate::roles;
-use crate::session::{Session, folder};
+use crate::roles::{self, Role};
+use crate::session::Session;
+use crate::unit::Unit::Count;
+use benches::statistics::Pair;
 
-/// On an executor that drives async-io's reactor itself, and on one that does nothing but wait: what that leaves out is none
-/// of ours.
+/// On smol's executor, which drives async-io's reactor, and on one that only sleeps, which shows our own calls alone.
 const OURS: [&str; 2] = ["ours", "ours on a bare executor"];
 
 const PEERS: [&str; 3] = ["async-process", "tokio ct", "std"];
 
-/// The kinds of work, and how many system calls each may take.
+/// Kinds of work, and the upper limit of system calls for each.
 const KINDS: [(&str, &str, f64); 3] =
     [("spawn", "spawn and a wait", 9.0), ("status", "`status()`", 9.0), ("output", "`output()`", 26.0)];
 
 pub(crate) fn run(session: &Session) {
-    if children::ending().is_none() {
-        return session.skip("counts: their child is written for x86-64 alone");
+    if children().exiting().is_none() {
+        return session.skip("counts: their child is written for x86-64 only");
     }
     for (kind, shown, goal) in KINDS.into_iter().take(session.size(KINDS.len(), 1)) {
         if let Some(counts) = all(session, kind, system_calls) {
@@ -40,12 +40,12 @@ pub(crate) fn run(session: &Session) {
 
 type Counter = fn(&str, &str, usize) -> Result<f64, String>;
 
-/// What each contender takes for one.
+/// The cost of one spawn for each contender.
 fn all(session: &Session, kind: &str, count: Counter) -> Option<Vec<f64>> {
     let many = session.size(200, 20);
     let one = |contender: &&str| {
         let each = (count(contender, kind, many)? - count(contender, kind, 0)?) / many as f64;
-        // What a thread does now and then beside them is no part of each.
+        // Rounding removes what threads do now and then besides.
         Ok((each * 10.0).round() / 10.0)
     };
     let counts: Result<Vec<f64>, String> = OURS.iter().chain(&PEERS).map(one).collect();
@@ -56,15 +56,15 @@ fn report(session: &Session, case: &str, counts: &[f64], goal: Option<f64>) {
     let (ours, peers) = counts.split_at(OURS.len());
     for (name, ours) in OURS.iter().zip(ours) {
         for (peer, count) in PEERS.iter().zip(peers) {
-            session.send(case, Count, (name, peer), pair(&[*ours], &[*count]), None);
+            session.send(case, Count, (name, peer), Pair::new(&[*ours], &[*count]), None);
         }
         if let Some(goal) = goal {
-            session.send(case, Count, (name, crate::record::THE_GOAL), pair(&[*ours], &[goal]), Some(1.0));
+            session.send(case, Count, (name, crate::record::GOAL), Pair::new(&[*ours], &[goal]), Some(1.0));
         }
     }
 }
 
-/// Runs the role under a tool that writes files below a folder of its own, which is empty before.
+/// Runs the role under a tool.
 fn traced(tool: &[&str], argv: &[String]) -> Result<(), String> {
     let mut command = Command::new(tool[0]);
     command.args(&tool[1..]).args(argv).stdin(Stdio::null()).stdout(Stdio::null());
@@ -72,14 +72,14 @@ fn traced(tool: &[&str], argv: &[String]) -> Result<(), String> {
     if output.status.success() {
         return Ok(());
     }
-    let said = String::from_utf8_lossy(&output.stderr);
-    Err(format!("{}: {}: {}", tool[0], output.status, said.lines().last().unwrap_or_default()))
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    Err(format!("{}: {}: {}", tool[0], output.status, stderr.lines().last().unwrap_or_default()))
 }
 
 fn empty_folder(name: &str) -> PathBuf {
     let path = folder().join(name);
     let _ = fs::remove_dir_all(&path);
-    fs::create_dir_all(&path).expect("`target` is ours");
+    fs::create_dir_all(&path).expect("`target` is writable");
     path
 }
 
@@ -87,7 +87,8 @@ fn role(contender: &str, kind: &str, count: usize) -> Vec<String> {
     roles::argv("count", &[contender, kind, &count.to_string()])
 }
 
-/// strace writes a file for each thread. One that shows an exec is a child's, unless it shows the beginning of the role.
+/// strace writes a file for each thread. A file with an exec belongs to a child, except the one with the role's own
+/// exec.
 fn system_calls(contender: &str, kind: &str, count: usize) -> Result<f64, String> {
     let traces = empty_folder("strace");
     let prefix = traces.join("of").display().to_string();
@@ -105,17 +106,17 @@ fn system_calls(contender: &str, kind: &str, count: usize) -> Result<f64, String
     Ok(total as f64)
 }
 
-/// A call that a signal has interrupted and the kernel begins again is one, and an exit is none.
+/// An interrupted call that the kernel restarts is counted once, and an exit is not counted.
 fn is_a_call(line: &str) -> bool {
     !line.starts_with("+++") && !line.starts_with("---") && !line.contains(" = ? ERESTART")
 }
 
 fn files(folder: &Path) -> Vec<PathBuf> {
-    let entries = fs::read_dir(folder).expect("the folder is ours");
-    entries.map(|entry| entry.expect("it can be read").path()).collect()
+    let entries = fs::read_dir(folder).expect("the folder is readable");
+    entries.map(|entry| entry.expect("the folder is readable").path()).collect()
 }
 
-/// callgrind says how many instructions the role has executed, in user space and on all threads.
+/// callgrind counts the role's instructions in user space on all threads.
 fn instructions(contender: &str, kind: &str, count: usize) -> Result<f64, String> {
     let files_of = empty_folder("callgrind");
     let out = format!("--callgrind-out-file={}", files_of.join("out").display());
@@ -124,14 +125,17 @@ fn instructions(contender: &str, kind: &str, count: usize) -> Result<f64, String
     for path in files(&files_of) {
         let text = fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))?;
         let line = text.lines().find_map(|line| line.strip_prefix("summary: ").or(line.strip_prefix("totals: ")));
-        total += line.and_then(|line| line.trim().parse::<f64>().ok()).ok_or("callgrind: there is no sum")?;
+        total += line.and_then(|line| line.trim().parse::<f64>().ok()).ok_or("callgrind wrote no total")?;
     }
     Ok(total)
 }
 
-/// The role: spawns some to be warm, and then as many as said.
-pub(crate) fn spawn(contender: &str, kind: &str, count: usize) {
-    let program = children::ending().expect("there is a child");
+pub(crate) const ROLES: &[Role] =
+    &[Role { name: "count", play: |arguments| spawn(arguments[0], arguments[1], roles::number(arguments[2])) }];
+
+/// The role: spawns 20 children to warm up, and then `count`.
+fn spawn(contender: &str, kind: &str, count: usize) {
+    let program = children().exiting().expect("`run` has checked that the child exists");
     let tokio = Tokio::new();
     for _ in 0..20 + count {
         match (contender, kind) {
@@ -149,7 +153,7 @@ pub(crate) fn spawn(contender: &str, kind: &str, count: usize) {
             }),
             ("std", "spawn" | "status") => drop(std::process::Command::new(&program).spawn().unwrap().wait().unwrap()),
             ("std", "output") => drop(std::process::Command::new(&program).output().unwrap()),
-            other => panic!("there is no contender {other:?}"),
+            other => panic!("unknown contender {other:?}"),
         }
     }
 }

@@ -1,7 +1,7 @@
-//! 5000 children at once: what it costs to await them all.
+//! 5000 children at once: the cost of awaiting them all.
 //!
-//! All of them end in the same moment, with the pipe that is their stdin. Each contender is a process of its own, because
-//! threads, descriptors and memory are counted, and those are a whole process's.
+//! All exit at the same moment, when the pipe that is their stdin is closed. Each contender has its own process,
+//! because threads, descriptors and memory are counted per process.
 
 use std::fs;
 use std::future::Future;
@@ -14,34 +14,34 @@ use futures_lite::future;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 
-use crate::children;
+use crate::artifacts::children;
 use crate::executors::{Tokio, block_on};
-use crate::harness::Race;
+use crate::harness::Comparison;
 use crate::raw;
-use crate::record::Unit::{Bytes, Count, Seconds};
-use crate::roles;
+use crate::roles::{self, Role};
 use crate::session::Session;
+use crate::unit::Unit::{Bytes, Count, Seconds};
 
 const MIB: f64 = 1024.0 * 1024.0;
 
 pub(crate) fn run(session: &Session) {
     let count = session.size(5000, 200);
     let contenders: &[&str] = &["ours", "ours in tokio ct", "async-process", "tokio ct", "tokio mt"];
-    let mut race: Race<'_, 6> = Race::new();
+    let mut comparison: Comparison<'_, 6> = Comparison::new();
     for name in contenders {
         let count = count.to_string();
-        race.add_all_here(name, move || {
+        comparison.add_all_here(name, move || {
             let figures = roles::ask("crowd", &[name, &count]);
-            figures.try_into().expect("as many figures as were asked for")
+            figures.try_into().expect("there is a figure for each measure")
         });
     }
-    let [spawning, awaiting, elapsed, threads, descriptors, memory] = race.run_all(session, 3);
+    let [spawning, awaiting, elapsed, threads, descriptors, memory] = comparison.run_all(session, 3);
     let peers = ["async-process", "tokio ct", "tokio mt"];
     let plain = peers.map(|peer| (peer, None));
-    let of_tokio = [("async-process", None), ("tokio ct", Some(1.0)), ("tokio mt", Some(1.0))];
+    let limited = [("async-process", None), ("tokio ct", Some(1.0)), ("tokio mt", Some(1.0))];
     let case = |what: &str| format!("5000 children at once: {what}");
     session.report(&case("CPU to spawn them"), Seconds, &spawning, "ours", &plain);
-    session.report(&case("CPU to await them"), Seconds, &awaiting, "ours", &of_tokio);
+    session.report(&case("CPU to await them"), Seconds, &awaiting, "ours", &limited);
     session.report(&case("CPU to await them"), Seconds, &awaiting, "ours in tokio ct", &[("tokio ct", Some(1.0))]);
     session.report(&case("time from spawn to end"), Seconds, &elapsed, "ours", &plain);
     let cores = thread::available_parallelism().map_or(1, usize::from);
@@ -52,37 +52,33 @@ pub(crate) fn run(session: &Session) {
     session.report_goal(&case("memory over the base"), Bytes, &memory, "ours", 4.0 * MIB);
 }
 
-/// One contender, in this process.
-pub(crate) fn measure(contender: &str, count: usize) -> Vec<f64> {
-    raise_limits();
+pub(crate) const ROLES: &[Role] =
+    &[Role { name: "crowd", play: |arguments| roles::answer(&measure(arguments[0], roles::number(arguments[1]))) }];
+
+/// Measures one contender in this process.
+fn measure(contender: &str, count: usize) -> Vec<f64> {
+    raw::raise_descriptor_limit();
     let tokio = Tokio::new();
     match contender {
         "ours" => block_on(ours(count)),
         "ours in tokio ct" => tokio.current(ours(count)),
-        "async-process" => block_on(of_async_process(count)),
-        "tokio ct" => tokio.current(of_tokio(count, Tasks::One)),
-        "tokio mt" => tokio.multi(of_tokio(count, Tasks::OneEach)),
-        other => panic!("there is no contender `{other}`"),
+        "async-process" => block_on(with_async_process(count)),
+        "tokio ct" => tokio.current(with_tokio(count, Tasks::One)),
+        "tokio mt" => tokio.multi(with_tokio(count, Tasks::OneEach)),
+        other => panic!("unknown contender `{other}`"),
     }
 }
 
-/// Every child takes descriptors.
-fn raise_limits() {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
-    setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).expect("up to its maximum a limit may be raised");
-}
-
-/// A pipe that is the stdin of all of them, by its two ends.
+/// Both ends of the pipe that is the stdin of all children.
 fn pipe() -> (OwnedFd, OwnedFd) {
-    rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).expect("there are descriptors")
+    rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).expect("a descriptor is free")
 }
 
 async fn ours(count: usize) -> Vec<f64> {
     let (stdin, end) = pipe();
-    let mut command = deluxe_process::Command::new(children::reading());
+    let mut command = deluxe_process::Command::new(children().reading());
     command.stdin(stdin).stdout(deluxe_process::Stdio::null());
-    let meter = Meter::begin();
+    let meter = Meter::start();
     let mut children = Vec::new();
     for _ in 0..count {
         children.push(command.spawn().await.unwrap());
@@ -91,15 +87,16 @@ async fn ours(count: usize) -> Vec<f64> {
     let waits = children.into_iter().map(|child| async move {
         child.wait().await.unwrap();
     });
-    meter.all_spawned().until_all_ended(waits, end).await
+    meter.all_spawned().until_all_exited(waits, end).await
 }
 
-async fn of_async_process(count: usize) -> Vec<f64> {
+async fn with_async_process(count: usize) -> Vec<f64> {
+    let program = children().reading();
     let (stdin, end) = pipe();
-    let meter = Meter::begin();
+    let meter = Meter::start();
     let mut children = Vec::new();
     for _ in 0..count {
-        let mut command = async_process::Command::new(children::reading());
+        let mut command = async_process::Command::new(&program);
         command.stdin(stdin.try_clone().unwrap()).stdout(Stdio::null());
         children.push(command.spawn().unwrap());
     }
@@ -107,15 +104,16 @@ async fn of_async_process(count: usize) -> Vec<f64> {
     let waits = children.into_iter().map(|mut child| async move {
         child.status().await.unwrap();
     });
-    meter.all_spawned().until_all_ended(waits, end).await
+    meter.all_spawned().until_all_exited(waits, end).await
 }
 
-async fn of_tokio(count: usize, tasks: Tasks) -> Vec<f64> {
+async fn with_tokio(count: usize, tasks: Tasks) -> Vec<f64> {
+    let program = children().reading();
     let (stdin, end) = pipe();
-    let meter = Meter::begin();
+    let meter = Meter::start();
     let mut children = Vec::new();
     for _ in 0..count {
-        let mut command = tokio::process::Command::new(children::reading());
+        let mut command = tokio::process::Command::new(&program);
         command.stdin(stdin.try_clone().unwrap()).stdout(Stdio::null());
         children.push(command.spawn().unwrap());
     }
@@ -124,22 +122,24 @@ async fn of_tokio(count: usize, tasks: Tasks) -> Vec<f64> {
         child.wait().await.unwrap();
     });
     match tasks {
-        Tasks::One => meter.all_spawned().until_all_ended(waits, end).await,
+        Tasks::One => meter.all_spawned().until_all_exited(waits, end).await,
         Tasks::OneEach => {
             let meter = meter.all_spawned();
-            let waits = waits.map(|wait| async move { tokio::spawn(wait).await.expect("a wait ends by itself") });
-            meter.until_all_ended(waits, end).await
+            let waits = waits.map(|wait| async move { tokio::spawn(wait).await.expect("the task does not panic") });
+            meter.until_all_exited(waits, end).await
         }
     }
 }
 
-/// How the waits are spread, which on many threads is what makes them parallel.
+/// How the waits are spread over tasks. On several threads, only tasks run in parallel.
 enum Tasks {
+    /// All waits in one task.
     One,
+    /// A task for each wait.
     OneEach,
 }
 
-/// What this process takes.
+/// What this process uses.
 struct Meter {
     began: Instant,
     cpu: f64,
@@ -150,8 +150,8 @@ struct Meter {
 }
 
 impl Meter {
-    fn begin() -> Meter {
-        // What was the most so far is forgotten (proc_pid_clear_refs(5)).
+    fn start() -> Meter {
+        // Resets the peak of resident memory (proc_pid_clear_refs(5)).
         let _ = fs::write("/proc/self/clear_refs", "5");
         Meter {
             began: Instant::now(),
@@ -174,14 +174,14 @@ impl Meter {
         }
     }
 
-    /// Lets all of them end while all of them are awaited.
-    async fn until_all_ended<F: Future<Output = ()>>(
+    /// Lets all children exit while all are awaited.
+    async fn until_all_exited<F: Future<Output = ()>>(
         mut self,
         waits: impl Iterator<Item = F>,
         end: OwnedFd,
     ) -> Vec<f64> {
         let mut waits: FuturesUnordered<F> = waits.collect();
-        assert!(future::poll_once(waits.next()).await.is_none(), "a child has ended before its time");
+        assert!(future::poll_once(waits.next()).await.is_none(), "a child has exited too early");
         let half = waits.len() / 2;
         drop(end);
         while waits.next().await.is_some() {
@@ -196,15 +196,17 @@ impl Meter {
     }
 }
 
-/// How many entries one of this process's lists has.
-fn count(list: &str) -> f64 {
-    fs::read_dir(format!("/proc/self/{list}")).expect("there is a /proc").count() as f64
+/// The number of entries of a folder in `/proc/self`.
+fn count(folder: &str) -> f64 {
+    fs::read_dir(format!("/proc/self/{folder}")).expect("/proc is mounted").count() as f64
 }
 
-/// A line of `/proc/self/status`, in bytes.
+/// A value of `/proc/self/status`, in bytes.
 fn memory(key: &str) -> f64 {
-    let text = fs::read_to_string("/proc/self/status").expect("there is a /proc");
-    let line = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':')).expect("it has this line");
-    let kib: f64 = line.split_whitespace().next().and_then(|number| number.parse().ok()).expect("it is a number");
+    let text = fs::read_to_string("/proc/self/status").expect("/proc is mounted");
+    let line =
+        text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':')).expect("the kernel writes this line");
+    let kib: f64 =
+        line.split_whitespace().next().and_then(|number| number.parse().ok()).expect("the value is a number");
     kib * 1024.0
 }

@@ -1,7 +1,7 @@
-//! From the end of a process to whoever awaits it.
+//! The time from the exit of a process to the wake-up of the task that awaits it.
 //!
-//! Another thread kills the process while everybody sleeps; the clock runs from just before that to the first line after
-//! the wait. The kernel's part in it is the raw poll of a pidfd, which nobody can be faster than.
+//! Another thread kills the process once the waiting thread sleeps. The clock runs from just before the kill to the
+//! first line after the wait. The lower limit is a blocking poll of a pidfd.
 
 use std::cell::RefCell;
 use std::os::fd::{AsFd, OwnedFd};
@@ -14,55 +14,56 @@ use async_io::Async;
 use rustix::event::{PollFd, PollFlags};
 use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
 
-use crate::children;
+use crate::artifacts::children;
 use crate::executors::{Tokio, block_on};
-use crate::harness::{Race, median};
-use crate::partner::Partner;
+use crate::harness::Comparison;
+use crate::line_server::LineServer;
 use crate::raw;
-use crate::record::Unit::Seconds;
-use crate::roles;
+use crate::roles::{self, Role};
 use crate::session::Session;
+use crate::unit::Unit::Seconds;
+use benches::statistics::median;
 
-/// How long a wait has to fall asleep.
+/// How long the killer waits until the waiting thread sleeps.
 const ASLEEP: Duration = Duration::from_millis(1);
 
-/// Of a raw pidfd poll.
+/// Against a blocking poll of a pidfd.
 const GOAL: Option<f64> = Some(1.4);
 
 pub(crate) fn run(session: &Session) {
-    of_a_child(session);
-    of_a_stranger(session);
+    child_exit(session);
+    other_process_exit(session);
 }
 
-/// Kills when told, and says when it did.
+/// A thread that kills on request, and tells when it did.
 struct Killer {
-    orders: Sender<i32>,
+    requests: Sender<i32>,
     kills: Receiver<Instant>,
 }
 
 impl Killer {
     fn start() -> Killer {
-        let (orders, taken) = channel();
-        let (told, kills) = channel();
+        let (requests, received) = channel();
+        let (sender, kills) = channel();
         thread::spawn(move || {
-            for pid in taken {
-                let pid = Pid::from_raw(pid).expect("a process's number");
+            for pid in received {
+                let pid = Pid::from_raw(pid).expect("a pid is positive");
                 thread::sleep(ASLEEP);
                 let now = Instant::now();
-                rustix::process::kill_process(pid, Signal::KILL).expect("the process is there");
-                if told.send(now).is_err() {
+                rustix::process::kill_process(pid, Signal::KILL).expect("the process exists");
+                if sender.send(now).is_err() {
                     return;
                 }
             }
         });
-        Killer { orders, kills }
+        Killer { requests, kills }
     }
 
-    /// From the kill to the end of the wait.
+    /// The time from the kill to the end of the wait.
     fn measure(&self, pid: u32, wait: impl FnOnce() -> Instant) -> f64 {
-        self.orders.send(number(pid)).expect("the killer is there");
+        self.requests.send(number(pid)).expect("the killer runs");
         let awake = wait();
-        awake.duration_since(self.kills.recv().expect("the killer says when")).as_secs_f64()
+        awake.duration_since(self.kills.recv().expect("the killer runs")).as_secs_f64()
     }
 }
 
@@ -71,52 +72,52 @@ fn several(session: &Session, mut measure: impl FnMut() -> f64) -> f64 {
     median(&values)
 }
 
-fn of_a_child(session: &Session) {
-    let program = children::reading();
+fn child_exit(session: &Session) {
+    let program = children().reading();
     let killer = Killer::start();
     let tokio = Tokio::new();
     let ours = async || {
         let mut command = deluxe_process::Command::new(&program);
         command.stdin(deluxe_process::Stdio::piped()).spawn().await.unwrap()
     };
-    let with_std = || Command::new(&program).stdin(Stdio::piped()).spawn().unwrap();
-    let of_tokio = async || tokio::process::Command::new(&program).stdin(Stdio::piped()).spawn().unwrap();
+    let spawned_by_std = || Command::new(&program).stdin(Stdio::piped()).spawn().unwrap();
+    let spawned_by_tokio = async || tokio::process::Command::new(&program).stdin(Stdio::piped()).spawn().unwrap();
     let awaited = async |child: deluxe_process::Child| {
-        // `wait` would close it, and so end the child before its time.
+        // `wait` would close it, and the child would exit before it is killed.
         let _stdin = child.take_stdin();
         child.wait().await.unwrap();
         Instant::now()
     };
-    let mut race = Race::new();
-    race.add("ours", || {
+    let mut comparison = Comparison::new();
+    comparison.add("ours", || {
         several(session, || {
             let child = block_on(ours());
             killer.measure(child.id(), || block_on(awaited(child)))
         })
     });
-    race.add("ours in tokio ct", || {
+    comparison.add("ours in tokio ct", || {
         several(session, || {
             let child = tokio.current(ours());
             killer.measure(child.id(), || tokio.current(awaited(child)))
         })
     });
-    race.add("pidfd poll", || {
+    comparison.add("pidfd poll", || {
         several(session, || {
-            let mut child = with_std();
+            let mut child = spawned_by_std();
             let pidfd = pidfd_of(child.id());
             killer.measure(child.id(), || {
                 poll(&pidfd);
                 rustix::process::waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED).unwrap();
                 let now = Instant::now();
-                // It has been reaped already, so there is nothing to wait for, which std does not know.
+                // std does not know that the child was reaped above.
                 let _ = child.wait();
                 now
             })
         })
     });
-    race.add("std", || {
+    comparison.add("std", || {
         several(session, || {
-            let mut child = with_std();
+            let mut child = spawned_by_std();
             let stdin = child.stdin.take();
             let latency = killer.measure(child.id(), || {
                 child.wait().unwrap();
@@ -126,7 +127,7 @@ fn of_a_child(session: &Session) {
             latency
         })
     });
-    race.add("async-process", || {
+    comparison.add("async-process", || {
         several(session, || {
             let mut child = async_process::Command::new(&program).stdin(Stdio::piped()).spawn().unwrap();
             let _stdin = child.stdin.take();
@@ -139,13 +140,13 @@ fn of_a_child(session: &Session) {
             })
         })
     });
-    race.add("tokio ct", || {
+    comparison.add("tokio ct", || {
         several(session, || {
-            let mut child = tokio.current(of_tokio());
+            let mut child = tokio.current(spawned_by_tokio());
             killer.measure(child.id().unwrap(), || tokio.current(tokio_awaited(&mut child)))
         })
     });
-    race.add("tokio mt", || {
+    comparison.add("tokio mt", || {
         several(session, || {
             let program = program.clone();
             let spawn = async move { tokio::process::Command::new(program).stdin(Stdio::piped()).spawn().unwrap() };
@@ -153,7 +154,7 @@ fn of_a_child(session: &Session) {
             killer.measure(child.id().unwrap(), || tokio.multi(async move { tokio_awaited(&mut child).await }))
         })
     });
-    let samples = race.run(session, 25);
+    let samples = comparison.run(session, 25);
     let peers = [("pidfd poll", GOAL), ("std", None), ("async-process", None), ("tokio ct", None), ("tokio mt", None)];
     session.report("exit of a child", Seconds, &samples, "ours", &peers);
     session.report(
@@ -172,12 +173,12 @@ async fn tokio_awaited(child: &mut tokio::process::Child) -> Instant {
 }
 
 fn number(pid: u32) -> i32 {
-    pid.try_into().expect("a process's number")
+    pid.try_into().expect("a pid is positive")
 }
 
 fn pidfd_of(pid: u32) -> OwnedFd {
-    let pid = Pid::from_raw(number(pid)).expect("a process's number");
-    rustix::process::pidfd_open(pid, PidfdFlags::NONBLOCK).expect("the process is there")
+    let pid = Pid::from_raw(number(pid)).expect("a pid is positive");
+    rustix::process::pidfd_open(pid, PidfdFlags::NONBLOCK).expect("the process exists")
 }
 
 fn poll(pidfd: &OwnedFd) {
@@ -185,26 +186,28 @@ fn poll(pidfd: &OwnedFd) {
     assert_eq!(ready, Ok(1));
 }
 
-/// A process of its own whose children are no children of ours; see the role `nursery`. Started when it is needed first.
+/// A process whose children are not ours; see the role `parent`. It is started when it is first needed.
 #[derive(Default)]
-struct Nursery(RefCell<Option<Partner>>);
+struct Parent(RefCell<Option<LineServer>>);
 
-impl Nursery {
-    fn bear(&self) -> u32 {
-        let mut partner = self.0.borrow_mut();
-        let partner = partner.get_or_insert_with(|| {
-            let argv = roles::argv("nursery", &[]);
-            Partner::start(Command::new(&argv[0]).args(&argv[1..])).unwrap()
+impl Parent {
+    fn spawn(&self) -> u32 {
+        let mut server = self.0.borrow_mut();
+        let server = server.get_or_insert_with(|| {
+            let argv = roles::argv("parent", &[]);
+            LineServer::start(Command::new(&argv[0]).args(&argv[1..])).unwrap()
         });
-        partner.ask("another").parse().unwrap()
+        server.ask("spawn").parse().unwrap()
     }
 }
 
-/// Starts children when asked, says their numbers, and reaps each as soon as it has ended.
-pub(crate) fn nursery() {
+pub(crate) const ROLES: &[Role] = &[Role { name: "parent", play: |_| parent() }];
+
+/// The role: spawns a child for each line, answers with its pid, and reaps it as soon as it has exited.
+fn parent() {
     for line in std::io::stdin().lines() {
         line.unwrap();
-        let mut child = Command::new(children::reading()).stdin(Stdio::piped()).spawn().unwrap();
+        let mut child = Command::new(children().reading()).stdin(Stdio::piped()).spawn().unwrap();
         println!("{}", child.id());
         thread::spawn(move || {
             let _stdin = child.stdin.take();
@@ -213,32 +216,32 @@ pub(crate) fn nursery() {
     }
 }
 
-fn of_a_stranger(session: &Session) {
-    let nursery = Nursery::default();
-    let bear = || nursery.bear();
+fn other_process_exit(session: &Session) {
+    let parent = Parent::default();
+    let spawn = || parent.spawn();
     let killer = Killer::start();
     let tokio = Tokio::new();
     let ours = async |process: &deluxe_process::Process| {
-        // Its status may be lost, which an older kernel does not tell.
+        // On an older kernel the status of a process that is not a child is lost, which is an error.
         let _ = process.wait().await;
         Instant::now()
     };
-    let mut race = Race::new();
-    race.add("ours", || {
+    let mut comparison = Comparison::new();
+    comparison.add("ours", || {
         several(session, || {
-            let process = deluxe_process::Process::open(bear()).unwrap();
+            let process = deluxe_process::Process::open(spawn()).unwrap();
             killer.measure(process.id(), || block_on(ours(&process)))
         })
     });
-    race.add("ours in tokio ct", || {
+    comparison.add("ours in tokio ct", || {
         several(session, || {
-            let process = deluxe_process::Process::open(bear()).unwrap();
+            let process = deluxe_process::Process::open(spawn()).unwrap();
             killer.measure(process.id(), || tokio.current(ours(&process)))
         })
     });
-    race.add("pidfd poll", || {
+    comparison.add("pidfd poll", || {
         several(session, || {
-            let pid = bear();
+            let pid = spawn();
             let pidfd = pidfd_of(pid);
             killer.measure(pid, || {
                 poll(&pidfd);
@@ -246,9 +249,9 @@ fn of_a_stranger(session: &Session) {
             })
         })
     });
-    race.add("pidfd in async-io", || {
+    comparison.add("pidfd in async-io", || {
         several(session, || {
-            let pid = bear();
+            let pid = spawn();
             let pidfd = Async::new(pidfd_of(pid)).unwrap();
             killer.measure(pid, || {
                 block_on(async {
@@ -258,9 +261,9 @@ fn of_a_stranger(session: &Session) {
             })
         })
     });
-    race.add("pidfd in tokio ct", || {
+    comparison.add("pidfd in tokio ct", || {
         several(session, || {
-            let pid = bear();
+            let pid = spawn();
             let pidfd = tokio.current(async { raw::watched_by_tokio(pidfd_of(pid)) });
             killer.measure(pid, || {
                 tokio.current(async {
@@ -270,25 +273,25 @@ fn of_a_stranger(session: &Session) {
             })
         })
     });
-    let samples = race.run(session, 25);
-    let case = "exit of a process that is no child";
+    let samples = comparison.run(session, 25);
+    let case = "exit of a process that is not a child";
     let peers = [("pidfd poll", GOAL), ("pidfd in async-io", None), ("pidfd in tokio ct", None)];
     session.report(case, Seconds, &samples, "ours", &peers);
     session.report(case, Seconds, &samples, "ours in tokio ct", &[("pidfd poll", GOAL), ("pidfd in tokio ct", None)]);
 
-    // The seed waits for no other process than its daemon, and then by looking again and again.
-    let seed = session.seed();
-    let mut race = Race::new();
-    race.add("ours", || {
-        let process = deluxe_process::Process::open(bear()).unwrap();
+    // standard-deluxe waits only for its daemon, and polls.
+    let module = session.standard_deluxe();
+    let mut comparison = Comparison::new();
+    comparison.add("ours", || {
+        let process = deluxe_process::Process::open(spawn()).unwrap();
         killer.measure(process.id(), || block_on(ours(&process)))
     });
-    if let Some(mut seed) = seed {
-        race.add_here("the seed", move || {
-            seed.ask("seed_start");
-            seed.ask("seed_stop")
+    if let Some(mut module) = module {
+        comparison.add_here("standard-deluxe", move || {
+            module.ask("module_start");
+            module.ask("module_stop")
         });
     }
-    let samples = race.run(session, 7);
-    session.report(case, Seconds, &samples, "ours", &[("the seed", Some(1.0 / 300.0))]);
+    let samples = comparison.run(session, 7);
+    session.report(case, Seconds, &samples, "ours", &[("standard-deluxe", Some(1.0 / 300.0))]);
 }

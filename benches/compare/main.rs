@@ -1,25 +1,27 @@
-//! This crate beside its peers, in one run: `cargo bench`.
+//! This crate beside its peers, in one run: `cargo bench -p benches`.
 //!
-//! Ratios are what to read: ours by the peer's, lower is better. Absolute figures move between machines, and between one
-//! minute and the next. So contenders take turns within each round (`harness`), and each bench is a process of its own, so
-//! that what one leaves behind (threads, handlers, memory) is no part of another.
+//! Read the ratios: ours divided by the peer's, lower is better. Absolute figures differ between machines, and between
+//! one minute and the next. So contenders take turns within each round (`harness.rs`), and each bench has its own
+//! process, so that what one leaves behind (threads, handlers, memory) does not affect another.
 //!
-//! A measurement is no test: nothing fails here for being slow.
+//! Nothing fails for being slow.
 
-#![allow(clippy::unwrap_used, reason = "a measurement that can't be made has nobody to give its error to")]
+#![allow(clippy::unwrap_used, reason = "a measurement that fails has no caller to return an error to")]
 
-mod children;
+mod artifacts;
+mod ballast;
+mod chart;
+mod containment;
 mod counts;
 mod crowd;
-#[cfg(feature = "daemon")]
 mod daemons;
 mod document;
 mod executors;
 mod exits;
 mod harness;
+mod line_server;
 mod machine;
 mod options;
-mod partner;
 mod plot;
 mod python;
 mod raw;
@@ -27,60 +29,77 @@ mod record;
 mod resident;
 mod results;
 mod roles;
+mod samples;
 mod session;
 mod signals;
 mod spawn;
 mod stall;
+mod stops;
 mod streams;
 mod table;
+mod unit;
+mod workers;
 
 use std::fs;
-use std::io::{BufRead, BufReader};
+use std::io::{self, BufRead, BufReader};
+use std::path::Path;
 use std::process::{ExitCode, Stdio};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use benches::conditions::Observation;
+
+use crate::artifacts::{children, folder};
 use crate::machine::Machine;
 use crate::options::Options;
 use crate::record::Report;
 use crate::results::Results;
-use crate::session::{BENCH, Session, folder};
+use crate::roles::{ROLE, Role};
+use crate::session::Session;
+use crate::workers::{BENCH, Mode};
 
-/// Something to measure.
 struct Bench {
     name: &'static str,
     run: fn(&Session),
+    /// What this program does as a separate process for this bench.
+    roles: &'static [Role],
 }
 
 const BENCHES: &[Bench] = &[
-    Bench { name: "spawn", run: spawn::run },
-    Bench { name: "resident", run: resident::run },
-    Bench { name: "stall", run: stall::run },
-    Bench { name: "streams", run: streams::run },
-    Bench { name: "exit", run: exits::run },
-    Bench { name: "signal", run: signals::run },
-    Bench { name: "crowd", run: crowd::run },
-    #[cfg(feature = "daemon")]
-    Bench { name: "daemon", run: daemons::run },
-    Bench { name: "counts", run: counts::run },
+    Bench { name: "spawn", run: spawn::run, roles: &[] },
+    Bench { name: "resident", run: resident::run, roles: &[] },
+    Bench { name: "stall", run: stall::run, roles: &[] },
+    Bench { name: "streams", run: streams::run, roles: streams::ROLES },
+    Bench { name: "exit", run: exits::run, roles: exits::ROLES },
+    Bench { name: "signal", run: signals::run, roles: signals::ROLES },
+    Bench { name: "crowd", run: crowd::run, roles: crowd::ROLES },
+    Bench { name: "stop", run: stops::run, roles: &[] },
+    Bench { name: "containment", run: containment::run, roles: &[] },
+    Bench { name: "daemon", run: daemons::run, roles: &[] },
+    Bench { name: "counts", run: counts::run, roles: counts::ROLES },
 ];
 
 fn main() -> ExitCode {
-    #[cfg(feature = "daemon")]
     deluxe_process::daemon::init().register::<daemons::Idle>().run_on(executors::block_on);
 
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match arguments.split_first() {
-        Some((first, rest)) if first == roles::ROLE => {
-            roles::play(rest);
+        Some((first, rest)) if first == ROLE => {
+            let rest: Vec<&str> = rest.iter().map(String::as_str).collect();
+            let mut roles = BENCHES.iter().flat_map(|bench| bench.roles);
+            (roles.find(|role| role.name == rest[0]).expect("the role exists").play)(&rest[1..]);
             ExitCode::SUCCESS
         }
         Some((first, rest)) if first == BENCH => {
-            let bench = BENCHES.iter().find(|bench| bench.name == rest[0]).expect("there is such a bench");
-            (bench.run)(&Session::new(bench.name, &rest[1..]));
+            let bench = BENCHES.iter().find(|bench| bench.name == rest[0]).expect("the bench exists");
+            (bench.run)(&Session::new(bench.name, Mode::parse(&rest[1..])));
             ExitCode::SUCCESS
         }
-        _ => match Options::parse(&arguments) {
-            Ok(options) => compare(&options),
+        _ => match Options::parse(&arguments).map(|options| compare(&options)) {
+            Ok(Ok(is_complete)) => ExitCode::from(u8::from(!is_complete)),
+            Ok(Err(error)) => {
+                eprintln!("results in {}: {error}", folder().display());
+                ExitCode::FAILURE
+            }
             Err(usage) => {
                 eprintln!("{usage}");
                 ExitCode::FAILURE
@@ -89,49 +108,64 @@ fn main() -> ExitCode {
     }
 }
 
-fn compare(options: &Options) -> ExitCode {
-    if options.is_a_test {
-        println!("nothing is measured in a test; `cargo bench` does");
-        return ExitCode::SUCCESS;
+/// Measures, and shows what was measured. Returns whether every bench came to its end.
+fn compare(options: &Options) -> io::Result<bool> {
+    if options.is_test {
+        println!("a test measures nothing; run `cargo bench -p benches`");
+        return Ok(true);
     }
-    let results = if options.is_last { Results::load() } else { measure(options) };
-    println!("{}", table::of_all(&results));
+    let results = if options.shows_last { Results::load()? } else { measure(options)? };
     if options.is_quick {
-        println!("A quick run: sizes are smaller than said, rounds are few, and no figure means anything.");
+        println!(
+            "A quick run: sizes are smaller than the rows say, there are few rounds, and no figure means anything.\n"
+        );
     }
-    let is_complete = results.failed.is_empty();
-    if let Err(error) = results.write(options) {
-        eprintln!("the results could not be written: {error}");
-        return ExitCode::FAILURE;
+    println!("{}", table::for_terminal(&results));
+    plot::write_all(&results, &folder())?;
+    println!("{}, and a plot of each bench beside it", Results::path().display());
+    if options.writes_document {
+        if results.machine.is_quick {
+            return Err(io::Error::other("they are those of a quick run, which are not worth a document"));
+        }
+        let package = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let plots = package.join("plots");
+        fs::create_dir_all(&plots)?;
+        plot::write_all(&results, &plots)?;
+        fs::write(package.join("../BENCHMARKS.md"), document::page(&results))?;
     }
-    if is_complete { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    Ok(results.failed.is_empty())
 }
 
-fn measure(options: &Options) -> Results {
-    fs::create_dir_all(folder()).expect("`target` is ours");
-    children::make().expect("`target` is ours");
-    let mut results = Results::new(Machine::describe());
+fn measure(options: &Options) -> io::Result<Results> {
+    fs::create_dir_all(folder())?;
+    children().write()?;
+    let mut results = Results::new(Machine::describe(options.is_quick));
     if !options.is_quick {
         if let Err(why) = python::prepare() {
-            eprintln!("the seed can't be had: {why}");
+            eprintln!("standard-deluxe can't be installed: {why}");
         }
     }
-    for bench in BENCHES.iter().filter(|bench| options.wants(bench.name)) {
-        let began = Instant::now();
-        eprint!("{:<10}", bench.name);
+    let began = Instant::now();
+    for bench in BENCHES.iter().filter(|bench| options.selects(bench.name)) {
+        let bench_began = Instant::now();
+        eprint!("{:<12}", bench.name);
         let is_complete = run(bench, options, &mut results);
-        eprintln!("{} in {:.1?}", if is_complete { "done" } else { "FAILED" }, began.elapsed());
+        results.machine.seconds = began.elapsed().as_secs();
+        results.save()?;
+        eprintln!("{} in {:.1?}", if is_complete { "done" } else { "FAILED" }, bench_began.elapsed());
     }
-    results
+    Ok(results)
 }
 
-/// In a process of its own; whether it came to its end.
+/// Runs a bench in its own process. Returns whether it came to its end.
 fn run(bench: &Bench, options: &Options, results: &mut Results) -> bool {
-    let mut command = Session::command(bench.name, options.is_quick);
+    let observation = Observation::begin(Duration::from_millis(if options.is_quick { 50 } else { 1000 }));
+    let mut command = Mode { is_quick: options.is_quick, is_worker: false }.command(bench.name);
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().expect("this program can be started");
-    let lines = BufReader::new(child.stdout.take().expect("it was asked for")).lines();
-    results.reports.extend(lines.map_while(Result::ok).filter_map(|line| Report::receive(&line)));
+    let lines = BufReader::new(child.stdout.take().expect("its stdout is a pipe")).lines();
+    results.reports.extend(lines.map_while(Result::ok).filter_map(|line| Report::parse(&line)));
     let is_complete = child.wait().is_ok_and(|status| status.success());
+    results.reports.push(Report::Conditions { bench: bench.name.to_owned(), conditions: observation.end() });
     if !is_complete {
         results.failed.push(bench.name);
     }

@@ -1,35 +1,35 @@
 //! The peers in Python: an interpreter that answers a line for a line, so that its rounds lie between ours.
 //!
-//! asyncio is whatever `python3` is there. The module that this crate re-imagines comes from PyPI into a virtual
-//! environment below `target/bench`. Where either is missing, its rows are.
+//! asyncio is that of the installed `python3`. standard-deluxe, the module that this crate re-imagines, is installed
+//! from PyPI into a virtual environment below `target/bench`. Where either is missing, its rows are left out.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use crate::partner::Partner;
-use crate::session::folder;
+use crate::artifacts::folder;
+use crate::line_server::LineServer;
 
-const PEER: &str = include_str!("peer.py");
+const PROGRAM: &str = include_str!("python_peers.py");
 
 /// An interpreter that waits for requests.
-pub(crate) struct Interpreter(Partner);
+pub(crate) struct Interpreter(LineServer);
 
 fn environment() -> PathBuf {
     folder().join("venv")
 }
 
-/// Has the seed installed, unless it is there; why not, if it is not to be had.
+/// Installs standard-deluxe unless it is installed already; the error says why that was not possible.
 pub(crate) fn prepare() -> Result<(), String> {
-    if has_seed() {
+    if is_installed() {
         return Ok(());
     }
     let venv = environment();
     run(Command::new("python3").args(["-m", "venv"]).arg(&venv))?;
     run(Command::new(venv.join("bin/pip")).args(["install", "--quiet", "standard-deluxe"]))?;
-    if has_seed() { Ok(()) } else { Err("`deluxe.process` can't be imported".to_owned()) }
+    if is_installed() { Ok(()) } else { Err("`deluxe.process` can't be imported".to_owned()) }
 }
 
-fn has_seed() -> bool {
+fn is_installed() -> bool {
     run(Command::new(environment().join("bin/python")).args(["-c", "import deluxe.process"])).is_ok()
 }
 
@@ -39,9 +39,9 @@ fn run(command: &mut Command) -> Result<(), String> {
     if output.status.success() {
         return Ok(());
     }
-    let said = String::from_utf8_lossy(&output.stderr);
-    let said = said.lines().last().unwrap_or_default();
-    Err(format!("{}: {}: {said}", command.get_program().to_string_lossy(), output.status))
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    let last = stderr.lines().last().unwrap_or_default();
+    Err(format!("{}: {}: {last}", command.get_program().to_string_lossy(), output.status))
 }
 
 impl Interpreter {
@@ -49,23 +49,23 @@ impl Interpreter {
         Interpreter::start(Path::new("python3"))
     }
 
-    pub(crate) fn seed() -> Result<Interpreter, String> {
-        if has_seed() {
+    pub(crate) fn standard_deluxe() -> Result<Interpreter, String> {
+        if is_installed() {
             Interpreter::start(&environment().join("bin/python"))
         } else {
-            Err("it is not installed".to_owned())
+            Err("not installed".to_owned())
         }
     }
 
     fn start(program: &Path) -> Result<Interpreter, String> {
-        // The seed's daemon has its pidfile there.
+        // standard-deluxe keeps the pidfile of its daemon there.
         let home = folder().join("home");
         std::fs::create_dir_all(&home).map_err(|error| error.to_string())?;
-        Partner::start(Command::new(program).args(["-c", PEER]).env("HOME", home)).map(Interpreter)
+        LineServer::start(Command::new(program).args(["-c", PROGRAM]).env("HOME", home)).map(Interpreter)
     }
 
-    /// What it has measured, in seconds.
+    /// Runs a request, and returns how many seconds it took.
     pub(crate) fn ask(&mut self, request: &str) -> f64 {
-        self.0.ask(request).parse().expect("it answers in numbers")
+        self.0.ask(request).parse().expect("the answer is a number")
     }
 }

@@ -1,7 +1,7 @@
-//! How long an executor's only thread is held up while its tasks start 200 children.
+//! How long an executor's only thread is blocked while a task spawns 200 children.
 //!
-//! A task that sleeps a millisecond at a time notes by how much it is late, while another one spawns. The clock is
-//! async-io's for all of them: tokio's own counts whole milliseconds, which would hide what is to be seen.
+//! Meanwhile another task sleeps one millisecond at a time and notes how late it wakes up. All of them use async-io's
+//! timer: tokio's has a resolution of a millisecond, which is too coarse.
 
 use std::cell::{Cell, RefCell};
 use std::future::Future;
@@ -11,15 +11,16 @@ use std::time::{Duration, Instant};
 use async_io::Timer;
 use futures_lite::future;
 
-use crate::children;
+use crate::artifacts::children;
 use crate::executors::{Tokio, block_on};
-use crate::harness::{Race, median};
-use crate::record::Unit::Seconds;
+use crate::harness::Comparison;
 use crate::session::Session;
+use crate::unit::Unit::Seconds;
+use benches::statistics::median;
 
 const TICK: Duration = Duration::from_millis(1);
 
-/// How late the ticker was until the work was done: the median, and the most. And what came of the work.
+/// How late the ticker was while the work ran: the median and the maximum. Also returns the result of the work.
 async fn lateness<T>(work: impl Future<Output = T>) -> ([f64; 2], T) {
     let late = RefCell::new(Vec::new());
     let is_done = Cell::new(false);
@@ -31,7 +32,7 @@ async fn lateness<T>(work: impl Future<Output = T>) -> ([f64; 2], T) {
         }
     };
     let work = async {
-        // The ticker first, so that it is asleep when the work begins.
+        // Lets the ticker fall asleep first.
         future::yield_now().await;
         let result = work.await;
         is_done.set(true);
@@ -43,23 +44,23 @@ async fn lateness<T>(work: impl Future<Output = T>) -> ([f64; 2], T) {
 }
 
 pub(crate) fn run(session: &Session) {
-    let program = children::ending().unwrap_or_else(children::dynamic);
+    let program = children().exiting().unwrap_or_else(|| children().dynamic());
     let count = session.size(200, 20);
     let tokio = Tokio::new();
-    let mut race: Race<'_, 2> = Race::new();
-    race.add_all("ours", || block_on(ours(&program, count)));
-    race.add_all("ours in tokio ct", || tokio.current(ours(&program, count)));
-    race.add_all("idle", || {
+    let mut comparison: Comparison<'_, 2> = Comparison::new();
+    comparison.add_all("ours", || block_on(ours(&program, count)));
+    comparison.add_all("ours in tokio ct", || tokio.current(ours(&program, count)));
+    comparison.add_all("idle", || {
         let nothing = async {
             Timer::after(50 * TICK).await;
         };
         block_on(lateness(nothing)).0
     });
-    race.add_all("tokio ct", || tokio.current(of_tokio(&program, count, Between::Nothing)));
-    race.add_all("tokio ct, yielding", || tokio.current(of_tokio(&program, count, Between::Yield)));
-    race.add_all("async-process", || block_on(of_async_process(&program, count, Between::Nothing)));
-    race.add_all("async-process, yielding", || block_on(of_async_process(&program, count, Between::Yield)));
-    let [medians, most] = race.run_all(session, 15);
+    comparison.add_all("tokio ct", || tokio.current(with_tokio(&program, count, Between::Nothing)));
+    comparison.add_all("tokio ct, yielding", || tokio.current(with_tokio(&program, count, Between::Yield)));
+    comparison.add_all("async-process", || block_on(with_async_process(&program, count, Between::Nothing)));
+    comparison.add_all("async-process, yielding", || block_on(with_async_process(&program, count, Between::Yield)));
+    let [medians, maxima] = comparison.run_all(session, 15);
     session.report(
         "lateness of a 1 ms ticker, median",
         Seconds,
@@ -81,10 +82,10 @@ pub(crate) fn run(session: &Session) {
         &[("tokio ct", Some(1.0 / 5.0))],
     );
     let peers = ["tokio ct", "tokio ct, yielding", "async-process", "async-process, yielding"].map(|peer| (peer, None));
-    session.report("lateness of a 1 ms ticker, the most", Seconds, &most, "ours", &peers);
+    session.report("lateness of a 1 ms ticker, maximum", Seconds, &maxima, "ours", &peers);
 }
 
-/// What a task does after each spawn of its own accord.
+/// What the spawning task does after each spawn.
 #[derive(Clone, Copy)]
 enum Between {
     Nothing,
@@ -92,7 +93,7 @@ enum Between {
 }
 
 impl Between {
-    async fn pass(self) {
+    async fn run(self) {
         if matches!(self, Between::Yield) {
             future::yield_now().await;
         }
@@ -114,12 +115,12 @@ async fn ours(program: &Path, count: usize) -> [f64; 2] {
     late
 }
 
-async fn of_tokio(program: &Path, count: usize, between: Between) -> [f64; 2] {
+async fn with_tokio(program: &Path, count: usize, between: Between) -> [f64; 2] {
     let spawn = async {
         let mut children = Vec::new();
         for _ in 0..count {
             children.push(tokio::process::Command::new(program).spawn().unwrap());
-            between.pass().await;
+            between.run().await;
         }
         children
     };
@@ -130,12 +131,12 @@ async fn of_tokio(program: &Path, count: usize, between: Between) -> [f64; 2] {
     late
 }
 
-async fn of_async_process(program: &Path, count: usize, between: Between) -> [f64; 2] {
+async fn with_async_process(program: &Path, count: usize, between: Between) -> [f64; 2] {
     let spawn = async {
         let mut children = Vec::new();
         for _ in 0..count {
             children.push(async_process::Command::new(program).spawn().unwrap());
-            between.pass().await;
+            between.run().await;
         }
         children
     };

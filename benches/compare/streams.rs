@@ -1,7 +1,7 @@
-//! Throughput of pipes: read and thrown away, kept in memory, and fed through `cat` and read back.
+//! Throughput of pipes: output that is read and discarded, output that is kept, and input that `cat` sends back.
 //!
-//! The writer is this program, 128 KiB at a time, as `cat` writes. Everybody reads as their documentation would have it;
-//! who reads by hand does so into 64 KiB.
+//! The writer is this program; it writes 128 KiB at a time, as `cat` does. Each library reads as its documentation
+//! shows. A loop around `read` uses a buffer of 64 KiB.
 
 use std::io::{Read, Write};
 use std::process::Stdio;
@@ -11,27 +11,38 @@ use futures_lite::{AsyncReadExt, AsyncWriteExt, future};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::executors::{Tokio, block_on};
-use crate::harness::{Race, timed};
+use crate::harness::{Comparison, timed};
 use crate::python::Interpreter;
-use crate::record::Unit::Seconds;
-use crate::roles;
+use crate::roles::{self, Role};
 use crate::session::Session;
+use crate::unit::Unit::Seconds;
 
 const MIB: usize = 1 << 20;
 
-/// What is read at a time by hand.
+/// The buffer of a loop around `read`.
 const BUFFER: usize = 64 * 1024;
 
 /// A program and its arguments.
 type Argv = Vec<String>;
 
+pub(crate) const ROLES: &[Role] = &[Role { name: "write", play: |arguments| write(roles::number(arguments[0])) }];
+
+/// The role of the writer.
+fn write(bytes: usize) {
+    let chunk = vec![b'x'; 128 * 1024];
+    let mut stdout = std::io::stdout().lock();
+    for _ in 0..bytes / chunk.len() {
+        stdout.write_all(&chunk).expect("the output is read");
+    }
+}
+
 pub(crate) fn run(session: &Session) {
     let tokio = Tokio::new();
     let mut asyncio = session.asyncio();
-    let mut seed = session.seed();
+    let mut module = session.standard_deluxe();
     drain(session, session.size(1024, 32) * MIB, &tokio, asyncio.as_mut());
-    capture(session, session.size(256, 16) * MIB, &tokio, asyncio.as_mut(), seed.as_mut());
-    echo(session, session.size(256, 16) * MIB, &tokio, asyncio.as_mut(), seed.as_mut());
+    capture(session, session.size(256, 16) * MIB, &tokio, asyncio.as_mut(), module.as_mut());
+    echo(session, session.size(256, 16) * MIB, &tokio, asyncio.as_mut(), module.as_mut());
 }
 
 fn writer(bytes: usize) -> Argv {
@@ -42,11 +53,11 @@ fn drain(session: &Session, bytes: usize, tokio: &Tokio, asyncio: Option<&mut In
     const HALF: Option<f64> = Some(0.5);
     let argv = writer(bytes);
     let argv = &argv;
-    let mut race = Race::new();
-    race.add("ours, by hand", || timed(|| block_on(our_drain(argv, bytes))));
-    race.add("ours, `output()` of a tail", || timed(|| block_on(our_tail(argv))));
-    race.add("ours in tokio ct, by hand", || timed(|| tokio.current(our_drain(argv, bytes))));
-    race.add("std", || {
+    let mut comparison = Comparison::new();
+    comparison.add("ours, a loop", || timed(|| block_on(our_drain(argv, bytes))));
+    comparison.add("ours, `output()` of a tail", || timed(|| block_on(our_tail(argv))));
+    comparison.add("ours in tokio ct, a loop", || timed(|| tokio.current(our_drain(argv, bytes))));
+    comparison.add("std", || {
         timed(|| {
             let mut command = std::process::Command::new(&argv[0]);
             let mut child = command.args(&argv[1..]).stdout(Stdio::piped()).spawn().unwrap();
@@ -56,7 +67,7 @@ fn drain(session: &Session, bytes: usize, tokio: &Tokio, asyncio: Option<&mut In
             child.wait().unwrap();
         })
     });
-    race.add("async-process", || {
+    comparison.add("async-process", || {
         timed(|| {
             block_on(async {
                 let mut command = async_process::Command::new(&argv[0]);
@@ -68,17 +79,17 @@ fn drain(session: &Session, bytes: usize, tokio: &Tokio, asyncio: Option<&mut In
             });
         })
     });
-    race.add("tokio ct", || timed(|| tokio.current(tokio_drain(argv.clone()))));
-    race.add("tokio mt", || timed(|| tokio.multi(tokio_drain(argv.clone()))));
+    comparison.add("tokio ct", || timed(|| tokio.current(tokio_drain(argv.clone()))));
+    comparison.add("tokio mt", || timed(|| tokio.multi(tokio_drain(argv.clone()))));
     if let Some(asyncio) = asyncio {
-        race.add_here("asyncio", move || asyncio.ask(&format!("drain\t{}", argv.join("\t"))));
+        comparison.add_here("asyncio", move || asyncio.ask(&format!("drain\t{}", argv.join("\t"))));
     }
-    let samples = race.run(session, 7);
+    let samples = comparison.run(session, 7);
     let case = "drain of 1 GiB";
     let peers = [("std", None), ("async-process", None), ("tokio ct", HALF), ("tokio mt", HALF), ("asyncio", None)];
-    session.report(case, Seconds, &samples, "ours, by hand", &peers);
+    session.report(case, Seconds, &samples, "ours, a loop", &peers);
     session.report(case, Seconds, &samples, "ours, `output()` of a tail", &[("tokio ct", HALF), ("tokio mt", HALF)]);
-    session.report(case, Seconds, &samples, "ours in tokio ct, by hand", &[("tokio ct", None)]);
+    session.report(case, Seconds, &samples, "ours in tokio ct, a loop", &[("tokio ct", None)]);
 }
 
 async fn our_drain(argv: &Argv, bytes: usize) {
@@ -118,30 +129,30 @@ fn capture(
     bytes: usize,
     tokio: &Tokio,
     asyncio: Option<&mut Interpreter>,
-    seed: Option<&mut Interpreter>,
+    module: Option<&mut Interpreter>,
 ) {
     let argv = writer(bytes);
     let argv = &argv;
-    let mut race = Race::new();
-    race.add("ours", || timed(|| block_on(our_capture(argv, bytes))));
-    race.add("ours in tokio ct", || timed(|| tokio.current(our_capture(argv, bytes))));
-    race.add("std", || timed(|| std::process::Command::new(&argv[0]).args(&argv[1..]).output().unwrap()));
-    race.add("async-process", || {
+    let mut comparison = Comparison::new();
+    comparison.add("ours", || timed(|| block_on(our_capture(argv, bytes))));
+    comparison.add("ours in tokio ct", || timed(|| tokio.current(our_capture(argv, bytes))));
+    comparison.add("std", || timed(|| std::process::Command::new(&argv[0]).args(&argv[1..]).output().unwrap()));
+    comparison.add("async-process", || {
         timed(|| block_on(async_process::Command::new(&argv[0]).args(&argv[1..]).output()).unwrap())
     });
-    race.add("tokio ct", || {
+    comparison.add("tokio ct", || {
         timed(|| {
             tokio.current(async { tokio::process::Command::new(&argv[0]).args(&argv[1..]).output().await.unwrap() })
         })
     });
-    race.add("duct", || timed(|| duct::cmd(&argv[0], &argv[1..]).stdout_capture().run().unwrap()));
+    comparison.add("duct", || timed(|| duct::cmd(&argv[0], &argv[1..]).stdout_capture().run().unwrap()));
     if let Some(asyncio) = asyncio {
-        race.add_here("asyncio", move || asyncio.ask(&format!("capture\t{}", argv.join("\t"))));
+        comparison.add_here("asyncio", move || asyncio.ask(&format!("capture\t{}", argv.join("\t"))));
     }
-    if let Some(seed) = seed {
-        race.add_here("the seed", move || seed.ask(&format!("seed_capture\t{}", argv.join("\t"))));
+    if let Some(module) = module {
+        comparison.add_here("standard-deluxe", move || module.ask(&format!("module_capture\t{}", argv.join("\t"))));
     }
-    let samples = race.run(session, 7);
+    let samples = comparison.run(session, 7);
     let case = "capture of 256 MiB";
     let peers = [
         ("std", Some(1.0)),
@@ -149,7 +160,7 @@ fn capture(
         ("tokio ct", None),
         ("duct", None),
         ("asyncio", None),
-        ("the seed", None),
+        ("standard-deluxe", None),
     ];
     session.report(case, Seconds, &samples, "ours", &peers);
     session.report(case, Seconds, &samples, "ours in tokio ct", &[("tokio ct", None)]);
@@ -165,29 +176,29 @@ fn echo(
     bytes: usize,
     tokio: &Tokio,
     asyncio: Option<&mut Interpreter>,
-    seed: Option<&mut Interpreter>,
+    module: Option<&mut Interpreter>,
 ) {
     let input: &[u8] = &vec![b'x'; bytes];
     let mut cat = deluxe_process::Command::new("/bin/cat");
     cat.input(input);
     let ours = async || assert_eq!(cat.output().await.unwrap().stdout.len(), bytes);
-    let mut race = Race::new();
-    race.add("ours", || timed(|| block_on(ours())));
-    race.add("ours in tokio ct", || timed(|| tokio.current(ours())));
-    race.add("two threads", || timed(|| two_threads(input)));
-    race.add("async-process", || timed(|| block_on(echo_with_async_process(input))));
-    race.add("tokio ct", || timed(|| tokio.current(echo_with_tokio(input))));
-    race.add("duct", || {
+    let mut comparison = Comparison::new();
+    comparison.add("ours", || timed(|| block_on(ours())));
+    comparison.add("ours in tokio ct", || timed(|| tokio.current(ours())));
+    comparison.add("two threads", || timed(|| two_threads(input)));
+    comparison.add("async-process", || timed(|| block_on(echo_with_async_process(input))));
+    comparison.add("tokio ct", || timed(|| tokio.current(echo_with_tokio(input))));
+    comparison.add("duct", || {
         let command = duct::cmd!("/bin/cat").stdin_bytes(input).stdout_capture();
         timed(|| command.run().unwrap())
     });
     if let Some(asyncio) = asyncio {
-        race.add_here("asyncio", move || asyncio.ask(&format!("echo\t{bytes}")));
+        comparison.add_here("asyncio", move || asyncio.ask(&format!("echo\t{bytes}")));
     }
-    if let Some(seed) = seed {
-        race.add_here("the seed", move || seed.ask(&format!("seed_echo\t{bytes}")));
+    if let Some(module) = module {
+        comparison.add_here("standard-deluxe", move || module.ask(&format!("module_echo\t{bytes}")));
     }
-    let samples = race.run(session, 5);
+    let samples = comparison.run(session, 5);
     let case = "256 MiB through `cat` and back";
     let peers = [
         ("two threads", Some(1.0)),
@@ -195,7 +206,7 @@ fn echo(
         ("tokio ct", None),
         ("duct", None),
         ("asyncio", None),
-        ("the seed", None),
+        ("standard-deluxe", None),
     ];
     session.report(case, Seconds, &samples, "ours", &peers);
     session.report(case, Seconds, &samples, "ours in tokio ct", &[("tokio ct", None)]);

@@ -1,464 +1,540 @@
-//! The one engine behind all ways to run that wait for the end: it feeds stdin, drains both outputs, awaits the exit,
-//! enforces time and limits, and stops the tree when it has to, all at once and without a task of its own.
+//! The engine behind all ways to run that wait for the exit. It writes to stdin, reads both outputs, awaits the exit,
+//! enforces the limits of output and time, and stops the tree when necessary: all at once, in the task that polls.
 
-use std::ffi::OsStr;
+use std::future;
 use std::pin::Pin;
 use std::process::ExitStatus;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use async_io::Timer;
+use event_listener::EventListener;
 
-use crate::command::Command;
-use crate::command::drain::{Drain, Own, Trouble};
-use crate::command::input::{Feed, Supply};
-use crate::command::launch::{self, Clock, Launched, Unsaid, Until, handed_over, launch};
-use crate::command::launcher::{self, Switch};
-use crate::command::output::OutputLimit;
-use crate::command::tail::{Cut, tail};
+use crate::command::finished_run::{FinishedRun, NOT_PASSED_ON, StopReason};
+use crate::command::launch::{self, Clock, Launched, WaitFor, launch};
+use crate::command::launcher::Wrapper;
+use crate::command::output::{HeldPipe, OutputLimit, StreamId};
+use crate::command::output_reader::{OutputReader, ReadError};
+use crate::command::pipes::StdioDefaults;
+use crate::command::redact::Cut;
+use crate::command::spec::Spec;
+use crate::command::stdin_writer::{InputSource, StdinWriter, WriteError};
+use crate::command::tee::Tee;
 use crate::error::{Error, ErrorKind, Result};
-use crate::process::{Leash, Process, Wait, stop};
-use crate::sys::Outcome;
-use crate::sys::descriptors::PipeEnd;
+use crate::process::{DropGuard, Process, Reach, TimeLimit, Wait};
+use crate::sys::descriptors::{self, PipeEnd};
+use crate::sys::{self, OsError, PendingExec, SpawnStep, Timer};
 use crate::trace;
 
-/// How long pipes are read on that something else holds open after the command has ended. What was written before the
-/// end is in the pipe by then, so this is only for those who finish a little later than the one they work for.
-const GRACE: Duration = Duration::from_millis(500);
+/// After the command exits, how long we keep reading a pipe that another process still holds open. What the command
+/// wrote is in the pipe by then, so this time is only for processes that finish a little later than the command.
+const HELD_PIPE_GRACE: Duration = Duration::from_millis(500);
 
-/// How much of stderr is kept where the caller asked for none of it: enough to explain a failure.
+/// How much is kept of a stream that the caller did not ask for: enough to explain a failure.
 const EXPLANATION: usize = 64 * 1024;
 
-/// Which lines are wanted while the command runs.
+/// How the output reaches the caller.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Streaming {
-    Nothing,
-    Stdout,
-    Both,
+pub(super) enum OutputDelivery {
+    /// Not at all, except in an error.
+    InErrors,
+    /// Everything, after the exit.
+    AtExit,
+    /// While the command runs: lines of stdout, lines of both streams, or stdout in chunks.
+    Lines,
+    LinesOfBoth,
+    Chunks,
+}
+
+impl OutputDelivery {
+    fn is_while_running(self) -> bool {
+        matches!(self, OutputDelivery::Lines | OutputDelivery::LinesOfBoth | OutputDelivery::Chunks)
+    }
 }
 
 /// A run in progress.
 pub(super) struct Capture {
-    command: Arc<Command>,
+    /// Without its streams.
+    pub(super) spec: Arc<Spec>,
     pub(super) process: Process,
-    pub(super) ends: Ends,
-    /// Until it is known, the wait; then what it gave.
-    exit: Exit,
-    clock: Clock,
-    deadline: Option<Timer>,
-    ending: Option<Ending>,
-    grace: Option<Timer>,
-    /// A pipe was held open when we stopped reading.
-    is_incomplete: bool,
-    /// Set when all is over but the question whose word the exit status is.
-    is_over: bool,
-    /// The time was over before the command had come to its program. What hangs there may hang for long, so it is not
-    /// waited for: the leash ends it.
-    is_late_to_start: bool,
-    switch: Option<Arc<Switch>>,
-    outcome: Option<Outcome>,
-    is_heard: bool,
     line: Arc<str>,
+    clock: Clock,
+    state: RunState,
+    /// A stop that this run had to begin, in whatever state.
+    stop: Option<StopBegun>,
+    /// The stop of what the command has left running, if that is asked for.
+    leftovers: Option<StopProgress>,
+    ends: Ends,
+    limit: Option<Arc<TimeLimit>>,
+    limit_changed: Option<EventListener>,
+    wrapper: Option<Arc<dyn Wrapper>>,
+    /// Set if we did not wait for the exec: after the exit it tells whether the exec succeeded.
+    pending_exec: Option<PendingExec>,
+    /// Another process still held a pipe open when we stopped reading.
+    is_pipe_held_open: bool,
 }
 
-/// Our ends of the pipes, and the leash, which on a drop holds them until the tree was asked to end: a child that heeds
-/// the end of a pipe would leave its own children where nobody finds them.
-pub(super) struct Ends {
-    feed: Option<Feed>,
-    pub(super) stdout: Drain,
-    pub(super) stderr: Drain,
-    leash: Leash,
+/// How far the run has come.
+enum RunState {
+    /// The command has not exited.
+    Running(Wait),
+    /// It has exited, and its pipes may still hold output.
+    Draining {
+        exit: CommandExit,
+        /// Runs while another process holds a pipe open.
+        grace: Option<Timer>,
+        /// The end of the command's time, which is still the limit for a tee or a held pipe that is waited for.
+        deadline: Option<Timer>,
+    },
+    /// The output is complete. The wrapper finds out whether the exit status is its own or the command's.
+    Verifying(Pin<Box<dyn Future<Output = Result<ExitStatus>> + Send>>),
+    Done(Result<ExitStatus>),
+    /// The time was over before the command had executed its program. A start that hangs may hang for long, so it is
+    /// not waited for: the guard ends it.
+    StartTimedOut,
+}
+
+enum CommandExit {
+    Known(Result<ExitStatus>),
+    /// A stop has failed, so the command may run for ever.
+    NotAwaited,
+}
+
+/// A stop of the command's tree.
+struct StopBegun {
+    reason: StopReason,
+    progress: StopProgress,
+}
+
+enum StopProgress {
+    InProgress(Pin<Box<dyn Future<Output = Result<Reach>> + Send>>),
+    Done(Result<Reach>),
+}
+
+impl StopProgress {
+    /// Whether it is done.
+    fn poll(&mut self, cx: &mut Context<'_>) -> bool {
+        if let StopProgress::InProgress(future) = self {
+            if let Poll::Ready(result) = future.as_mut().poll(cx) {
+                *self = StopProgress::Done(result);
+            }
+        }
+        matches!(self, StopProgress::Done(_))
+    }
+}
+
+/// Our ends of the pipes, and the guard. On drop, the guard keeps the ends open until the tree has been signaled.
+/// Otherwise a child could exit at the end of its input, and orphan its children before we find them.
+struct Ends {
+    stdin: Option<StdinWriter>,
+    stdout: OutputReader,
+    stderr: OutputReader,
+    guard: DropGuard,
+}
+
+impl Ends {
+    fn reader(&mut self, stream: StreamId) -> &mut OutputReader {
+        match stream {
+            StreamId::Stdout => &mut self.stdout,
+            StreamId::Stderr => &mut self.stderr,
+        }
+    }
 }
 
 impl Drop for Ends {
     fn drop(&mut self) {
-        self.leash.hold((self.feed.take().map(Feed::into_end), self.stdout.close(), self.stderr.close()));
+        self.guard.hold((self.stdin.take().map(StdinWriter::into_end), self.stdout.close(), self.stderr.close()));
     }
-}
-
-enum Exit {
-    Awaited(Wait),
-    Known(Result<ExitStatus>),
-}
-
-/// A stop that we had to begin.
-struct Ending {
-    why: Why,
-    stop: Stop,
-}
-
-enum Stop {
-    InProgress(Pin<Box<dyn Future<Output = Result<()>> + Send>>),
-    Done(Result<()>),
-}
-
-/// Why a run came to an early end.
-pub(super) enum Why {
-    TimedOut,
-    Exceeded(Own, usize),
-    /// The caller's reader, or one of our pipes.
-    Failed(&'static str, std::io::Error),
-}
-
-impl Why {
-    /// The error of a run that was ended for this. What a stop has left is its cause.
-    pub(super) fn into_error(self, elapsed: Duration, stopped: Result<()>) -> Error {
-        let outcome = if stopped.is_ok() { "was stopped" } else { "could not be stopped for sure" };
-        let error = match self {
-            Why::TimedOut => Error::new(ErrorKind::TimedOut, format!("timed out after {elapsed:.1?} and {outcome}")),
-            Why::Exceeded(own, most) => {
-                let stream = match own {
-                    Own::Stdout => "stdout",
-                    Own::Stderr => "stderr",
-                };
-                let message = format!("wrote more than {most} bytes to {stream}, and {outcome} after {elapsed:.1?}");
-                Error::new(ErrorKind::OutputLimit, message)
-            }
-            Why::Failed(what, error) if stopped.is_ok() => {
-                Error::io(format!("{outcome} after {elapsed:.1?}: {what}"), error)
-            }
-            // Its place as the cause goes to what still runs.
-            Why::Failed(what, error) => {
-                Error::io(format!("{outcome} after {elapsed:.1?}, when {what} ({error})"), error)
-            }
-        };
-        match stopped {
-            Ok(()) => error,
-            Err(survivors) => error.with_source(survivors),
-        }
-    }
-}
-
-/// A run that is over.
-pub(super) struct Finished {
-    command: Arc<Command>,
-    line: Arc<str>,
-    clock: Clock,
-    pid: u32,
-    status: Result<ExitStatus>,
-    ending: Option<(Why, Result<()>)>,
-    pub(super) stdout: Vec<u8>,
-    pub(super) stderr: Vec<u8>,
-    stderr_cut: Option<Cut>,
-    pub(super) is_truncated: bool,
-    pub(super) is_incomplete: bool,
 }
 
 impl Capture {
     /// Starts the command.
-    pub(super) async fn start(command: Arc<Command>, unsaid: Unsaid, streaming: Streaming) -> Result<Capture> {
-        let supply = command.input.take().map_err(|error| error.with_command(command.to_string()))?;
-        // Who sees what the command does while it runs is told first that it does.
-        let is_seen = streaming != Streaming::Nothing || trace::is_watched();
-        let until = if is_seen { Until::Execution } else { Until::End };
-        // What a start needs is let go of before the run is waited for.
-        let launched = Box::pin(launch(&command, unsaid, until)).await?;
-        Ok(Capture::of(launched, handed_over(command), supply, streaming))
+    pub(super) async fn start(spec: Arc<Spec>, defaults: StdioDefaults, delivery: OutputDelivery) -> Result<Capture> {
+        let with_command = |error: Error| error.with_command(spec.to_string());
+        let input = spec.input.take().map_err(with_command)?;
+        let [stdout_tees, stderr_tees] = tees(&spec).map_err(with_command)?;
+        // Streams and traces report the start first, so they wait for the exec.
+        let is_observed = delivery.is_while_running() || trace::is_watched();
+        let wait_for = if is_observed { WaitFor::Exec } else { WaitFor::Exit };
+        // Boxed, so that its memory is freed before the run is waited for.
+        let launched = Box::pin(launch(&spec, defaults, wait_for)).await?;
+        let mut capture = Capture::new(launched, spec.without_streams(), input, delivery);
+        capture.ends.stdout.tee(stdout_tees);
+        capture.ends.stderr.tee(stderr_tees);
+        Ok(capture)
     }
 
-    /// Takes over a child that runs. What is not asked for is still read, so that the child does not block on it.
-    pub(super) fn of(launched: Launched, command: Arc<Command>, supply: Supply, streaming: Streaming) -> Capture {
-        let Launched { process, stdin, stdout, stderr, leash, clock, line, switch, outcome } = launched;
-        let is_heard = if command.merge_stderr { stdout.is_some() } else { stderr.is_some() };
+    /// Takes over a running child. Output that the caller does not want is read all the same, or the child would block.
+    pub(super) fn new(launched: Launched, spec: Arc<Spec>, input: InputSource, delivery: OutputDelivery) -> Capture {
+        let Launched { process, stdin, stdout, stderr, mut guard, clock, line, wrapper, pending_exec } = launched;
         let explanation = Some(OutputLimit::tail(EXPLANATION));
-        let mut stdout = match streaming {
-            Streaming::Nothing => Drain::into_memory(stdout, command.limit),
-            Streaming::Stdout | Streaming::Both => Drain::into_lines(stdout, command.limit),
+        let (limit, line_limit) = (spec.output_limit, spec.line_limit);
+        let mut stdout = match delivery {
+            OutputDelivery::InErrors => OutputReader::into_memory(stdout, limit.or(explanation)),
+            OutputDelivery::AtExit => OutputReader::into_memory(stdout, limit),
+            OutputDelivery::Lines | OutputDelivery::LinesOfBoth => OutputReader::into_lines(stdout, limit, line_limit),
+            OutputDelivery::Chunks => OutputReader::into_chunks(stdout, limit),
         };
-        let mut stderr = match streaming {
-            Streaming::Nothing => Drain::into_memory(stderr, command.limit),
-            Streaming::Stdout => Drain::into_memory(stderr, explanation),
-            Streaming::Both => Drain::into_lines(stderr, command.limit),
+        let mut stderr = match delivery {
+            OutputDelivery::InErrors => OutputReader::into_memory(stderr, limit.or(explanation)),
+            OutputDelivery::AtExit => OutputReader::into_memory(stderr, limit),
+            OutputDelivery::Lines | OutputDelivery::Chunks => OutputReader::into_memory(stderr, explanation),
+            OutputDelivery::LinesOfBoth => OutputReader::into_lines(stderr, limit, line_limit),
         };
-        if outcome.is_some() {
+        if pending_exec.is_some() {
             stdout = stdout.early();
             stderr = stderr.early();
         }
-        if command.tee {
-            stdout = stdout.tee(Own::Stdout);
-            stderr = stderr.tee(Own::Stderr);
-        }
-        stdout.be_patient(true);
-        stderr.be_patient(true);
+        stdout.set_wakes_at_end(false);
+        stderr.set_wakes_at_end(false);
+        // A piped stdin without input is closed at once, or the child might wait for it.
+        let stdin = stdin.map(|end| StdinWriter::new(end, input));
+        let limit = guard.limit().cloned();
+        // Until the run is over, a drop is a stop.
+        guard.set_leftovers(Some(spec.shutdown));
         Capture {
-            // A pipe that was asked for and is fed nothing is closed at once, or the child might wait for it.
-            ends: Ends { feed: stdin.map(|end| Feed::new(end, supply)), stdout, stderr, leash },
-            exit: Exit::Awaited(awaited(process.clone(), Arc::clone(&line))),
-            deadline: clock.deadline.map(Timer::at),
-            command,
+            state: RunState::Running(traced_wait(&process)),
+            stop: None,
+            leftovers: None,
+            ends: Ends { stdin, stdout, stderr, guard },
+            spec,
             process,
-            clock,
-            ending: None,
-            grace: None,
-            is_incomplete: false,
-            is_over: false,
-            is_late_to_start: false,
-            switch,
-            outcome,
-            is_heard,
             line,
+            clock,
+            limit,
+            limit_changed: None,
+            wrapper,
+            pending_exec,
+            is_pipe_held_open: false,
         }
     }
 
     /// Runs to the end.
-    pub(super) async fn finish(mut self: Box<Self>) -> Result<Finished> {
-        std::future::poll_fn(|cx| self.poll(cx)).await;
-        if self.is_late_to_start {
+    pub(super) async fn finish(mut self: Box<Self>) -> Result<FinishedRun> {
+        future::poll_fn(|cx| self.poll(cx)).await;
+        if matches!(self.state, RunState::StartTimedOut) {
             return Err(launch::not_started(self.clock.start_timed_out(), self.clock, &self.line));
         }
-        match self.outcome.as_ref().and_then(Outcome::refusal) {
-            Some(refusal) => {
-                let error = Box::pin(launch::explain(refusal, self.command)).await;
+        match self.pending_exec.as_ref().and_then(PendingExec::refusal) {
+            // For a child that died on the way, the exit status says more.
+            Some(error) if error.step != SpawnStep::Died => {
+                let error = Box::pin(launch::explain(error, self.spec)).await;
                 Err(launch::not_started(error, self.clock, &self.line))
             }
-            None => Ok(self.into_finished()),
+            _ => Ok(self.into_finished()),
         }
     }
 
-    /// Ready when all is over. Lines that were read meanwhile are in the drains, and have to be taken for it to go on.
+    /// Ready when the run is over. Lines and chunks wait in the readers, and have to be taken for the run to go on.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
-            if self.is_over {
-                let is_ready = self.is_late_to_start || self.poll_exit(cx) || self.is_given_up();
-                return if is_ready { Poll::Ready(()) } else { Poll::Pending };
+            match &mut self.state {
+                RunState::Running(_) | RunState::Draining { .. } => ready!(self.poll_run(cx)),
+                RunState::Verifying(verification) => {
+                    let status = ready!(verification.as_mut().poll(cx));
+                    self.state = RunState::Done(status);
+                }
+                RunState::Done(_) | RunState::StartTimedOut => return Poll::Ready(()),
             }
-            ready!(self.poll_run(cx));
-            self.is_over = true;
-            self.ask_whose_status();
         }
     }
 
-    /// Of a run behind a launcher, an exit status can be the launcher's own, and all that was written helps to tell.
-    fn ask_whose_status(&mut self) {
-        let (Some(switch), Exit::Known(Ok(status)), None) = (self.switch.take(), &self.exit, &self.ending) else {
-            return;
-        };
-        let stream = if self.command.merge_stderr { &self.ends.stdout } else { &self.ends.stderr };
-        let heard = stream.bytes().filter(|_| self.is_heard).map(|bytes| String::from_utf8_lossy(bytes).into_owned());
-        self.exit = Exit::Awaited(Wait::new(launcher::own_status(self.process.clone(), Some(switch), *status, heard)));
-    }
-
+    /// Ready when the output is complete, or nothing more is waited for.
     fn poll_run(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if let Some(feed) = &mut self.ends.feed {
-            if let Poll::Ready(result) = feed.poll(cx) {
-                let end = self.ends.feed.take().map(Feed::into_end);
-                if let Err(error) = result {
-                    self.end(Why::Failed("its input could not be read", error), end, cx);
-                }
+        loop {
+            self.poll_limit(cx);
+            self.poll_stdin(cx);
+            // The exit first: what the child wrote before it is in the pipes by then, and the readers come after it.
+            if self.poll_exit(cx) {
+                // The time limit may have expired since the check above. Then its stop caused this exit.
+                self.poll_limit(cx);
+            }
+            if matches!(self.state, RunState::StartTimedOut) {
+                return Poll::Ready(());
+            }
+            // The stop last, because a reader can begin it.
+            let is_drained = self.poll_readers(cx);
+            if !self.poll_stop(cx) {
+                return Poll::Pending;
+            }
+            let has_stop_failed = matches!(&self.stop, Some(StopBegun { progress: StopProgress::Done(Err(_)), .. }));
+            if has_stop_failed && matches!(self.state, RunState::Running(_)) {
+                self.state = RunState::draining(CommandExit::NotAwaited);
+            }
+            if matches!(self.state, RunState::Running(_)) {
+                return Poll::Pending;
+            }
+            let has_stopped_leftovers = self.poll_leftovers(cx);
+            if is_drained && has_stopped_leftovers {
+                self.conclude();
+                return Poll::Ready(());
+            }
+            if self.stop.is_none() && (self.waits_for_others() || is_drained) {
+                ready!(self.poll_deadline(cx));
+                self.begin_stop(StopReason::TimedOut, None, cx);
+            } else if is_drained {
+                // After the stop, nothing is left to be waited for.
+                return Poll::Pending;
+            } else {
+                ready!(self.poll_grace(cx));
+                // The last read may exceed the output limit, or may still have to be passed on. So look again.
+                self.give_up_pipes(cx);
             }
         }
-        // The exit first: what the child wrote before it is in the pipes by then, and the drains come after. The stop
-        // last, because a drain can begin it.
-        let has_exited = self.poll_exit(cx);
-        let is_drained = self.poll_drains(cx);
-        let is_stopped = self.poll_ending(cx);
-        if !is_stopped || !(has_exited || self.is_given_up()) {
-            if self.ending.is_none() && self.deadline.as_mut().is_some_and(|timer| is_due(timer, cx)) {
-                if self.outcome.as_ref().is_some_and(|outcome| !outcome.has_left()) {
-                    self.is_late_to_start = true;
-                    return Poll::Ready(());
-                }
-                self.end(Why::TimedOut, None, cx);
-                return self.poll_run(cx);
-            }
-            return Poll::Pending;
-        }
-        if is_drained {
-            return Poll::Ready(());
-        }
-        // What waits for our own output is held open by nobody else.
-        if self.ends.stdout.waits_for_tee() || self.ends.stderr.waits_for_tee() {
-            return Poll::Pending;
-        }
-        let grace = self.grace.get_or_insert_with(|| Timer::after(GRACE));
-        if !is_due(grace, cx) {
-            return Poll::Pending;
-        }
-        for own in [Own::Stdout, Own::Stderr] {
-            match self.drain(own).give_up(cx) {
-                Ok(is_held_open) => self.is_incomplete |= is_held_open,
-                Err(trouble) => self.give_up_on(own, trouble, cx),
-            }
-        }
-        // What was there at the last can have gone beyond the limit, or has yet to be passed on.
-        self.poll_run(cx)
     }
 
-    /// What could not be stopped is not waited for: it may run for ever.
-    fn is_given_up(&self) -> bool {
-        matches!(&self.ending, Some(Ending { stop: Stop::Done(Err(_)), .. }))
+    /// Takes note when the time limit is over, and is woken for that.
+    fn poll_limit(&mut self, cx: &mut Context<'_>) {
+        let Some(limit) = self.limit.clone().filter(|_| self.stop.is_none()) else { return };
+        loop {
+            // In this order, or a change in between would be missed.
+            let changed = self.limit_changed.get_or_insert_with(|| limit.changed());
+            if limit.has_expired() {
+                break;
+            }
+            if Pin::new(changed).poll(cx).is_pending() {
+                return;
+            }
+            self.limit_changed = None;
+        }
+        self.limit_changed = None;
+        let was_starting = limit.was_starting();
+        let stop = StopProgress::InProgress(Box::pin(async move { limit.stopped().await.result }));
+        self.stop = Some(StopBegun { reason: StopReason::TimedOut, progress: stop });
+        self.state.restart_grace();
+        if was_starting {
+            self.state = RunState::StartTimedOut;
+        }
     }
 
+    fn poll_stdin(&mut self, cx: &mut Context<'_>) {
+        let Some(stdin) = &mut self.ends.stdin else { return };
+        let Poll::Ready(result) = stdin.poll(cx) else { return };
+        let end = self.ends.stdin.take().map(StdinWriter::into_end);
+        if let Err(WriteError { what, error }) = result {
+            self.begin_stop(StopReason::Failed(what, error), end, cx);
+        }
+    }
+
+    /// Whether the command exits with this poll.
     fn poll_exit(&mut self, cx: &mut Context<'_>) -> bool {
-        if let Exit::Awaited(wait) = &mut self.exit {
-            if let Poll::Ready(result) = Pin::new(wait).poll(cx) {
-                self.exit = Exit::Known(result);
-                self.ends.stdout.be_patient(false);
-                self.ends.stderr.be_patient(false);
-            }
+        let RunState::Running(wait) = &mut self.state else { return false };
+        let Poll::Ready(status) = Pin::new(wait).poll(cx) else { return false };
+        self.state = RunState::draining(CommandExit::Known(status));
+        self.ends.stdout.set_wakes_at_end(true);
+        self.ends.stderr.set_wakes_at_end(true);
+        if self.spec.leave_nothing && self.process.contained().may_be_populated() {
+            let (process, shutdown) = (self.process.clone(), self.spec.shutdown);
+            // Polled at once, because from then on it is carried out even if this run is dropped.
+            let stop = Box::pin(async move { process.stop_tree(shutdown, ()).await });
+            self.leftovers = Some(StopProgress::InProgress(stop));
+            self.poll_leftovers(cx);
         }
-        matches!(self.exit, Exit::Known(_))
+        true
     }
 
-    /// Whether nothing is being stopped any more.
-    pub(super) fn poll_ending(&mut self, cx: &mut Context<'_>) -> bool {
-        let Some(Ending { stop, .. }) = &mut self.ending else { return true };
-        if let Stop::InProgress(future) = stop {
-            if let Poll::Ready(result) = future.as_mut().poll(cx) {
-                *stop = Stop::Done(result);
+    /// Whether all output is read.
+    fn poll_readers(&mut self, cx: &mut Context<'_>) -> bool {
+        let [stdout, stderr] = StreamId::BOTH.map(|stream| match self.ends.reader(stream).poll(cx) {
+            Poll::Pending => false,
+            Poll::Ready(Ok(())) => true,
+            Poll::Ready(Err(error)) => {
+                self.give_up_stream(stream, error, cx);
+                true
             }
-        }
-        matches!(stop, Stop::Done(_))
-    }
-
-    fn poll_drains(&mut self, cx: &mut Context<'_>) -> bool {
-        let stdout = self.poll_drain(cx, Own::Stdout);
-        let stderr = self.poll_drain(cx, Own::Stderr);
+        });
         stdout && stderr
     }
 
-    fn poll_drain(&mut self, cx: &mut Context<'_>, own: Own) -> bool {
-        let drain = self.drain(own);
-        match drain.poll(cx) {
-            Poll::Pending => false,
-            Poll::Ready(Ok(())) => true,
-            Poll::Ready(Err(trouble)) => {
-                self.give_up_on(own, trouble, cx);
-                true
+    /// Whether no stop is in progress.
+    pub(super) fn poll_stop(&mut self, cx: &mut Context<'_>) -> bool {
+        self.stop.as_mut().is_none_or(|stop| stop.progress.poll(cx))
+    }
+
+    /// Whether nothing that the command has left running is being stopped.
+    fn poll_leftovers(&mut self, cx: &mut Context<'_>) -> bool {
+        self.leftovers.as_mut().is_none_or(|progress| progress.poll(cx))
+    }
+
+    /// Whether the rest of the output may take as long as the command's time allows: a tee is slow, or the caller wants
+    /// to wait for other processes that hold a pipe open.
+    fn waits_for_others(&self) -> bool {
+        let waits_for_tee = self.ends.stdout.waits_for_tee() || self.ends.stderr.waits_for_tee();
+        waits_for_tee || self.spec.held_pipe == HeldPipe::Wait
+    }
+
+    /// For a command that exited before its deadline: ready when that deadline passes.
+    fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let (RunState::Draining { deadline: timer, .. }, Some(deadline)) = (&mut self.state, self.clock.deadline)
+        else {
+            return Poll::Pending;
+        };
+        Pin::new(timer.get_or_insert_with(|| Timer::at(deadline))).poll(cx).map(|_| ())
+    }
+
+    fn poll_grace(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let RunState::Draining { grace, .. } = &mut self.state else { return Poll::Pending };
+        Pin::new(grace.get_or_insert_with(|| Timer::after(HELD_PIPE_GRACE))).poll(cx).map(|_| ())
+    }
+
+    /// Takes what the pipes hold at this moment, and closes them.
+    fn give_up_pipes(&mut self, cx: &mut Context<'_>) {
+        let was_held_open = self.is_pipe_held_open;
+        for stream in StreamId::BOTH {
+            match self.ends.reader(stream).give_up(cx) {
+                Ok(is_held_open) => self.is_pipe_held_open |= is_held_open,
+                Err(error) => self.give_up_stream(stream, error, cx),
             }
+            if self.stop.is_some() {
+                self.ends.reader(stream).give_up_tees();
+            }
+        }
+        if self.is_pipe_held_open && !was_held_open {
+            trace::held_open(self.process.id(), &self.line);
         }
     }
 
-    /// The next line of a stream that is read in lines. One that is longer than it may be ends the run.
-    pub(super) fn next_line(&mut self, own: Own, cx: &mut Context<'_>) -> Option<String> {
-        match self.drain(own).next_line()? {
+    /// Closes a stream that failed, and stops the tree. The closed pipe ends a writer by SIGPIPE, so it is closed only
+    /// after the tree is known.
+    fn give_up_stream(&mut self, stream: StreamId, error: ReadError, cx: &mut Context<'_>) {
+        let end = self.ends.reader(stream).close();
+        let reason = match error {
+            ReadError::Exceeded(most) => StopReason::Exceeded(stream, most),
+            ReadError::Failed(error) => StopReason::Failed("its output could not be read", error),
+            ReadError::NotPassedOn(error) => StopReason::Failed(NOT_PASSED_ON, error),
+        };
+        self.begin_stop(reason, end, cx);
+        // What waited for this stream goes on without it.
+        cx.waker().wake_by_ref();
+    }
+
+    /// Begins to stop the tree; the first reason counts. The stop is polled at once, because from then on it is carried
+    /// out even if this run is dropped. A drop alone would not stop the tree of a command that has exited already.
+    fn begin_stop(&mut self, reason: StopReason, held: Option<PipeEnd>, cx: &mut Context<'_>) {
+        if self.stop.is_some() {
+            return;
+        }
+        if let Some(limit) = &self.limit {
+            limit.lift();
+        }
+        let (process, shutdown) = (self.process.clone(), self.spec.shutdown);
+        let progress = StopProgress::InProgress(Box::pin(async move { process.stop_tree(shutdown, held).await }));
+        self.stop = Some(StopBegun { reason, progress });
+        self.state.restart_grace();
+        self.poll_stop(cx);
+    }
+
+    /// The output is complete. With a wrapper, the exit status can be the wrapper's own, and all of stderr helps to
+    /// tell.
+    fn conclude(&mut self) {
+        let RunState::Draining { exit, .. } = &self.state else { return };
+        let status = match exit {
+            CommandExit::Known(status) => status.clone(),
+            CommandExit::NotAwaited => match self.process.try_wait() {
+                Ok(Some(status)) => Ok(status),
+                _ => Err(Error::new(ErrorKind::StatusLost, "has not ended")),
+            },
+        };
+        self.state = match (self.wrapper.take(), status) {
+            (Some(wrapper), Ok(status)) if self.stop.is_none() && wrapper.may_be_own(status) => {
+                let stream = if self.spec.merge_stderr { &self.ends.stdout } else { &self.ends.stderr };
+                let stderr_text = stream.captured_bytes().map(|bytes| String::from_utf8_lossy(bytes).into_owned());
+                RunState::Verifying(wrapper.interpret_exit(self.process.clone(), status, stderr_text))
+            }
+            (_, status) => RunState::Done(status),
+        };
+    }
+
+    pub(super) fn next_chunk(&mut self) -> Option<Vec<u8>> {
+        self.ends.stdout.next_chunk()
+    }
+
+    /// The next line of a stream that is read in lines. A line that is too long ends the run.
+    pub(super) fn next_line(&mut self, stream: StreamId, cx: &mut Context<'_>) -> Option<String> {
+        match self.ends.reader(stream).next_line()? {
             Ok(line) => Some(line),
-            Err(trouble) => {
-                self.give_up_on(own, trouble, cx);
+            Err(error) => {
+                self.give_up_stream(stream, error, cx);
                 None
             }
         }
     }
 
-    fn drain(&mut self, own: Own) -> &mut Drain {
-        match own {
-            Own::Stdout => &mut self.ends.stdout,
-            Own::Stderr => &mut self.ends.stderr,
-        }
-    }
-
-    /// Nothing more is wanted from the stream; closing the pipe also ends a writer that heeds SIGPIPE, but not before its
-    /// tree is known.
-    fn give_up_on(&mut self, own: Own, trouble: Trouble, cx: &mut Context<'_>) {
-        let end = self.drain(own).close();
-        let why = match trouble {
-            Trouble::Exceeded(most) => Why::Exceeded(own, most),
-            Trouble::Failed(error) => Why::Failed("its output could not be read", error),
+    pub(super) fn into_finished(mut self) -> FinishedRun {
+        let status = match self.state {
+            RunState::Done(status) => status,
+            _ => Err(Error::new(ErrorKind::StatusLost, "has not ended")),
         };
-        self.end(why, end, cx);
-        // What waited for this stream goes on without it.
-        cx.waker().wake_by_ref();
-    }
-
-    /// Begins to stop the tree; the first reason counts. It is polled at once, because then it is carried out whatever
-    /// becomes of us. A drop would stop nobody where the command itself has ended already.
-    fn end(&mut self, why: Why, held: Option<PipeEnd>, cx: &mut Context<'_>) {
-        if self.ending.is_none() {
-            let stop = Stop::InProgress(Box::pin(stop(self.process.clone(), self.command.shutdown, held)));
-            self.ending = Some(Ending { why, stop });
-            self.poll_ending(cx);
-        }
-    }
-
-    /// For the streams, which can't give themselves away.
-    pub(super) fn into_finished(mut self) -> Finished {
-        let status = match self.exit {
-            Exit::Known(status) => status,
-            Exit::Awaited(_) => Err(Error::new(ErrorKind::StatusLost, "has not ended")),
-        };
-        let ending = self.ending.map(|Ending { why, stop }| match stop {
-            Stop::Done(result) => (why, result),
-            Stop::InProgress(_) => (why, Ok(())),
+        let stopped = self.stop.map(|StopBegun { reason, progress }| match progress {
+            StopProgress::Done(result) => (reason, result),
+            StopProgress::InProgress(_) => (reason, Ok(Reach::All)),
         });
-        Finished {
-            stdout: self.ends.stdout.take_bytes(),
-            stderr: self.ends.stderr.take_bytes(),
-            stderr_cut: self.ends.stderr.cut(),
-            is_truncated: self.ends.stdout.is_truncated() || self.ends.stderr.is_truncated(),
-            is_incomplete: self.is_incomplete,
-            command: self.command,
+        self.ends.guard.set_leftovers(None);
+        let leftovers = match self.leftovers {
+            Some(StopProgress::Done(result)) => Some(result),
+            Some(StopProgress::InProgress(_)) | None => None,
+        };
+        // A command that did not exit by itself may have been in the middle of a word.
+        let ends_early = stopped.is_some()
+            || self.is_pipe_held_open
+            || status.as_ref().map_or(true, |status| status.code().is_none());
+        let Ends { stdout, stderr, .. } = &mut self.ends;
+        let stderr_cut = stderr.cut();
+        FinishedRun {
+            broken_tee: stdout.take_broken().or(stderr.take_broken()),
+            stdout: stdout.take_bytes(),
+            stderr: stderr.take_bytes(),
+            stderr_cut: Cut { end: stderr_cut.end || ends_early, ..stderr_cut },
+            is_truncated: stdout.is_truncated() || stderr.is_truncated(),
+            is_pipe_held_open: self.is_pipe_held_open,
+            spec: self.spec,
             line: self.line,
             clock: self.clock,
-            pid: self.process.id(),
+            process: self.process,
             status,
-            ending,
+            stopped,
+            leftovers,
         }
     }
 }
 
-fn awaited(process: Process, line: Arc<str>) -> Wait {
-    Wait::new(async move { trace::exiting(process.id(), &line, process.exit_status()).await })
+impl RunState {
+    fn draining(exit: CommandExit) -> RunState {
+        RunState::Draining { exit, grace: None, deadline: None }
+    }
+
+    /// What is left after a stop gets the whole grace.
+    fn restart_grace(&mut self) {
+        if let RunState::Draining { grace, .. } = self {
+            *grace = None;
+        }
+    }
 }
 
-fn is_due(timer: &mut Timer, cx: &mut Context<'_>) -> bool {
-    Pin::new(timer).poll(cx).is_ready()
+/// Waits for the exit, in a span if anybody watches.
+pub(super) fn traced_wait(process: &Process) -> Wait {
+    if !trace::is_watched() {
+        return process.wait();
+    }
+    let process = process.clone();
+    Wait::new(async move { trace::exiting(process.id(), &process.line(), process.wait()).await })
 }
 
-impl Finished {
-    /// How the command ended, unless we ended it, or don't know.
-    pub(super) fn unchecked(mut self) -> Result<(ExitStatus, Finished)> {
-        let elapsed = self.clock.started.elapsed();
-        if let Some((why, stopped)) = self.ending.take() {
-            let error = why.into_error(elapsed, stopped);
-            return Err(self.complete(error));
-        }
-        match &self.status {
-            Ok(status) => Ok((*status, self)),
-            Err(error) => {
-                let error = error.clone();
-                Err(self.complete(error))
+/// The files that stdout and stderr are passed on to.
+fn tees(spec: &Spec) -> Result<[Vec<Tee>; 2]> {
+    let mut tees = [Vec::new(), Vec::new()];
+    if spec.tee {
+        for (tees, own) in tees.iter_mut().zip([descriptors::own_stdout(), descriptors::own_stderr()]) {
+            match own {
+                Ok(own) => tees.push(Tee::to(Arc::new(own))),
+                // A closed stream shows nothing, as with std.
+                Err(error) if sys::os_error(&error) == Some(OsError::BadDescriptor) => {}
+                Err(error) => return Err(Error::io("could not be started: its output can't be passed on", error)),
             }
         }
     }
-
-    /// The same, where only the accepted exit codes are a success.
-    pub(super) fn checked(self) -> Result<Finished> {
-        let (status, finished) = self.unchecked()?;
-        if status.code().is_some_and(|code| finished.command.accepted.contains(&code)) {
-            return Ok(finished);
-        }
-        Err(finished.failed(status))
+    for (tees, log) in tees.iter_mut().zip([&spec.stdout_log, &spec.stderr_log]) {
+        tees.extend(log.clone().map(Tee::to));
     }
-
-    fn failed(self, status: ExitStatus) -> Error {
-        let elapsed = self.clock.started.elapsed();
-        let error = match status.code() {
-            Some(code) => {
-                Error::new(ErrorKind::ExitStatus, format!("failed with exit status {code} after {elapsed:.1?}"))
-            }
-            None => {
-                let by = crate::signal::Signal::from_exit_status(status)
-                    .map_or_else(|| status.to_string(), |s| s.to_string());
-                Error::new(ErrorKind::Signaled, format!("was ended by {by} after {elapsed:.1?}"))
-            }
-        };
-        self.complete(error)
-    }
-
-    /// An error of this run, with all that is known.
-    pub(super) fn complete(self, error: Error) -> Error {
-        let secrets: Vec<&[u8]> = self.command.secrets().map(OsStr::as_encoded_bytes).collect();
-        let tail = tail(&self.stderr, self.stderr_cut, &secrets);
-        let mut error = error
-            .with_command(self.line.to_string())
-            .with_elapsed(self.clock.started.elapsed())
-            .with_pid(self.pid)
-            .with_stdout(self.stdout)
-            .with_stderr(self.stderr, tail);
-        if let Ok(status) = self.status {
-            error = error.with_exit_status(status);
-        }
-        error
-    }
+    Ok(tees)
 }

@@ -1,69 +1,59 @@
-//! From a command to a running child: validation and look-up, streams, the spawn itself, and why it failed.
+//! From a command to a running child: validation, look-up, pipes, the spawn itself, and why it failed.
 //!
-//! What can wait happens off-thread. A child that needs nothing looked up is begun in place, which takes some microseconds,
-//! and finds its program itself. What comes back is on a leash from the first moment, so that a future that was dropped
-//! meanwhile leaves no child behind.
+//! There are two variants of one path. A child that needs no look-up of an account is spawned in place: that takes some
+//! microseconds, and the child finds its program itself. Everything else can block, and happens off-thread. A drop
+//! guard holds the child from the first moment, so that a dropped future leaves no child behind.
 
-use std::ffi::{OsStr, OsString};
-use std::fmt;
-use std::io;
-use std::os::unix::ffi::OsStrExt;
+use std::ffi::OsString;
 use std::path::PathBuf;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Instant;
 
-use async_io::Timer;
-use futures_lite::future;
-
-use crate::background;
-use crate::command::child::Child;
-use crate::command::input::Input;
-use crate::command::launcher::{self, Switch};
-use crate::command::stdio::Choice;
-use crate::command::{Argument, Command, Environment, Program, Resource, Stdio, lookup, quote};
+use crate::command::diagnose::{self, ExecAttempt};
+use crate::command::job::Job;
+use crate::command::launcher::{Rewritten, Session, Wrapper};
+use crate::command::pipes::{Pipes, StdioDefaults};
+use crate::command::resolve;
+use crate::command::spec::Spec;
+use crate::command::stdio::take_handed;
+use crate::command::tree_limits;
+use crate::command::validate::validate;
 use crate::error::{Error, ErrorKind, Result};
-use crate::offthread::Slots;
-use crate::process::{Deputy, Leash, Process};
-use crate::sys::descriptors::{self, PipeEnd};
-use crate::sys::limits::Limit;
-use crate::sys::{self, Blueprint, Identity, Outcome, Refusal, Source};
+use crate::process::{CgroupChoice, Contained, DropGuard, Forwarding, Process, find_containment};
+use crate::rt::background;
+use crate::rt::blocking_pool::BlockingPool;
+use crate::rt::timeout;
+use crate::signal::Signal;
+use crate::sys::descriptors::PipeEnd;
+use crate::sys::ids;
+use crate::sys::rlimit::Limit;
+use crate::sys::{self, Credentials, Handle, NowaitSpawn, PendingExec, SpawnError, SpawnPlan, SpawnStep};
 use crate::trace;
+use crate::users::credentials;
 
-static SPAWNING: Slots = Slots::new();
+static SPAWNING: BlockingPool = BlockingPool::new();
 
-/// Where streams go that the command says nothing about.
+/// When the caller goes on.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Unsaid {
-    /// As in std's `spawn` and `status`.
-    Inherit,
-    /// stdin null, stdout and stderr piped.
-    Capture,
+pub(super) enum WaitFor {
+    /// Once the program runs.
+    Exec,
+    /// At once: it waits for the exit, and looks then whether the program ran.
+    Exit,
 }
 
-/// What the caller has to know before it goes on.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Until {
-    /// That the program runs.
-    Execution,
-    /// Nothing: it waits for the end, and asks then.
-    End,
-}
-
-/// A child that runs, and our ends of its pipes.
+/// A child, and our ends of its pipes.
 pub(super) struct Launched {
     pub(super) process: Process,
     pub(super) stdin: Option<PipeEnd>,
     pub(super) stdout: Option<PipeEnd>,
     pub(super) stderr: Option<PipeEnd>,
-    pub(super) leash: Leash,
+    pub(super) guard: DropGuard,
     pub(super) clock: Clock,
     pub(super) line: Arc<str>,
-    /// What stands between us and the command, when something does.
-    pub(super) switch: Option<Arc<Switch>>,
-    /// Where it is not known yet whether the program runs.
-    pub(super) outcome: Option<Outcome>,
+    pub(super) wrapper: Option<Arc<dyn Wrapper>>,
+    /// While it is not known whether the program runs.
+    pub(super) pending_exec: Option<PendingExec>,
 }
 
 /// When a run began, and when it has to be over.
@@ -74,10 +64,10 @@ pub(super) struct Clock {
 }
 
 impl Clock {
-    fn new(command: &Command) -> Clock {
+    fn new(spec: &Spec) -> Clock {
         let started = Instant::now();
-        // A time that is too long to be added up never comes.
-        Clock { started, deadline: command.timeout.and_then(|time| started.checked_add(time)) }
+        // A time that is too long to be added never comes.
+        Clock { started, deadline: spec.timeout.and_then(|time| started.checked_add(time)) }
     }
 
     pub(super) fn start_timed_out(self) -> Error {
@@ -86,75 +76,18 @@ impl Clock {
     }
 }
 
-/// A command that is being started.
-///
-/// Nothing happens before the first poll. Dropped half-way it leaves nothing behind: a child that was started
-/// meanwhile is stopped, with all that descends from it.
-#[must_use = "a command is not started before this is awaited"]
-pub struct Spawn(Pin<Box<dyn Future<Output = Result<Child>> + Send>>);
-
-impl Spawn {
-    pub(super) fn new(command: &Command) -> Spawn {
-        let command = Arc::new(command.clone());
-        Spawn(Box::pin(async move {
-            let refused = |what: &str| {
-                let message =
-                    format!("was not started: {what} is for the ways to run that wait for the end, not for spawn");
-                Error::new(ErrorKind::InvalidInput, message).with_command(command.to_string())
-            };
-            if command.input.is_given() {
-                return Err(refused("input"));
-            }
-            if command.tee {
-                return Err(refused("tee"));
-            }
-            let launched = Box::pin(launch(&command, Unsaid::Inherit, Until::Execution)).await?;
-            Ok(Child::new(launched, handed_over(command)))
-        }))
-    }
-}
-
-impl Future for Spawn {
-    type Output = Result<Child>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        self.0.as_mut().poll(cx)
-    }
-}
-
-impl fmt::Debug for Spawn {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Spawn")
-    }
-}
-
 /// Starts the command, or says why not. Counts against the command's time.
-pub(super) async fn launch(command: &Arc<Command>, unsaid: Unsaid, until: Until) -> Result<Launched> {
-    let clock = Clock::new(command);
-    let line: Arc<str> = command.to_string().into();
-    let started = async {
-        background::ensure_started()?;
-        if can_be_begun(command) {
-            if let Some(launched) = begin_here(command, unsaid, until, clock, &line) {
-                return match until {
-                    Until::End => launched,
-                    Until::Execution => executed(launched?, command).await,
-                };
-            }
-        }
-        let job = Arc::clone(command);
-        let text = Arc::clone(&line);
-        SPAWNING.run(move || launch_here(&job, unsaid, clock, text)).await
-    };
+pub(super) async fn launch(spec: &Arc<Spec>, defaults: StdioDefaults, wait_for: WaitFor) -> Result<Launched> {
+    let clock = Clock::new(spec);
+    let line: Arc<str> = spec.to_string().into();
+    let spec = take_streams(spec).map_err(|error| not_started(error, clock, &line))?;
+    let launch = LaunchRequest { spec, defaults, clock, line: Arc::clone(&line) };
     let in_time = async {
         match clock.deadline {
-            None => started.await,
+            None => launch.start(wait_for).await,
             Some(deadline) => {
-                future::or(started, async {
-                    Timer::at(deadline).await;
-                    Err(clock.start_timed_out())
-                })
-                .await
+                let started = timeout::until(deadline, launch.start(wait_for)).await;
+                started.unwrap_or_else(|| Err(clock.start_timed_out()))
             }
         }
     };
@@ -163,320 +96,289 @@ pub(super) async fn launch(command: &Arc<Command>, unsaid: Unsaid, until: Until)
         .map_err(|error| not_started(error, clock, &line))
 }
 
-/// With what is known of a start that failed.
+/// The command with the pipes that it was handed, which this run takes: the description no longer holds them.
+fn take_streams(spec: &Arc<Spec>) -> Result<Arc<Spec>> {
+    let streams = [&spec.stdin, &spec.stdout, &spec.stderr].map(Option::as_ref);
+    let Some(taken) = take_handed(streams) else { return Ok(Arc::clone(spec)) };
+    let mut spec = Spec::clone(spec);
+    [spec.stdin, spec.stdout, spec.stderr] = taken?;
+    Ok(Arc::new(spec))
+}
+
+/// Adds what is known of a start that failed.
 pub(super) fn not_started(error: Error, clock: Clock, line: &str) -> Error {
     error.with_elapsed(clock.started.elapsed()).with_command(line.to_owned())
 }
 
-/// Whether the command needs no account to be looked at, and no group to be signalled, and there is room.
-fn can_be_begun(command: &Command) -> bool {
-    command.user.is_none() && command.process_group.is_none() && !command.is_new_session && sys::can_begin()
+/// What is launched, and how.
+#[derive(Clone)]
+struct LaunchRequest {
+    spec: Arc<Spec>,
+    defaults: StdioDefaults,
+    clock: Clock,
+    line: Arc<str>,
 }
 
-/// A child that was begun, once it runs its program.
-async fn executed(mut launched: Launched, command: &Arc<Command>) -> Result<Launched> {
-    let Some(outcome) = launched.outcome.take() else { return Ok(launched) };
-    outcome
-        .left(background::a_while)
-        .await
-        .map_err(|error| Error::io("could not be awaited while it was started", error))?;
-    match outcome.refusal() {
-        None => Ok(launched),
-        Some(refusal) => {
-            // So that no zombie is left with the error.
-            let _ = launched.process.exit_status().await;
-            Err(explain(refusal, Arc::clone(command)).await)
-        }
+/// Why nothing was started.
+enum NotStarted {
+    /// It can't be done without blocking, or the system refused, and will say why to the variant that blocks.
+    WouldBlock,
+    Failed(Error),
+}
+
+impl From<Error> for NotStarted {
+    fn from(error: Error) -> NotStarted {
+        NotStarted::Failed(error)
     }
 }
 
-/// Why a child that was begun did not execute its program.
-pub(super) async fn explain(refusal: Refusal, command: Arc<Command>) -> Error {
-    let explain = move || match program(&command, command.environment.path()) {
-        Ok(program) => lookup::explain(refusal, &program, command.directory.as_deref()),
-        Err(error) => error,
+impl LaunchRequest {
+    async fn start(&self, wait_for: WaitFor) -> Result<Launched> {
+        background::ensure_started()?;
+        find_containment().await?;
+        if self.can_start_nowait() {
+            // A run that waits for the exit can't be started again.
+            let wait_for = if sys::is_proven() { wait_for } else { WaitFor::Exec };
+            match (self.start_nowait(wait_for), wait_for) {
+                (Ok(launched), WaitFor::Exit) => return Ok(launched),
+                (Ok(launched), WaitFor::Exec) => {
+                    if let Some(launched) = self.executed(launched).await? {
+                        return Ok(launched);
+                    }
+                }
+                (Err(NotStarted::Failed(error)), _) => return Err(error),
+                (Err(NotStarted::WouldBlock), _) => {}
+            }
+        }
+        let launch = self.clone();
+        // A time limit stops the command later, on behalf of the caller and not of a thread of the pool.
+        let caller = trace::Caller::current();
+        SPAWNING.run(move || caller.around(|| launch.start_blocking())).await
+    }
+
+    /// Whether the command needs no look-up of an account and no group to be signaled, and there is room.
+    fn can_start_nowait(&self) -> bool {
+        let Spec { job, launcher, .. } = &*self.spec;
+        launcher.is_none()
+            && !Contained::is_slow(&self.spec.containment)
+            // Making it takes longer. And what is killed for memory takes along all that have the same memory, unless they
+            // wait for it (`CLONE_VFORK`).
+            && !self.spec.containment.needs_new_cgroup()
+            && !job.has_ids()
+            && job.process_group.is_none()
+            && !job.is_new_session
+            && sys::can_spawn_nowait()
+    }
+
+    /// Starts the command without waiting for anything.
+    fn start_nowait(&self, wait_for: WaitFor) -> Result<Launched, NotStarted> {
+        let job = &self.spec.job;
+        validate(&self.spec).map_err(|_| NotStarted::WouldBlock)?;
+        let mut programs = resolve::programs(job).into_iter();
+        let Some(program) = programs.next() else { return Err(NotStarted::WouldBlock) };
+        let others: Vec<PathBuf> = programs.collect();
+        let (pipes, plan) =
+            self.plan(program, job.argv(), job.environment.resolve()).map_err(|_| NotStarted::WouldBlock)?;
+        let contained =
+            Contained::new(&self.spec.containment, true, CgroupChoice::Pooled).map_err(|_| NotStarted::WouldBlock)?;
+        let spawn = |plan: &mut SpawnPlan, contained: &mut Contained| {
+            contained.apply(plan).map_err(|_| NotStarted::WouldBlock)?;
+            match sys::spawn_nowait(plan, &others, wait_for == WaitFor::Exec) {
+                NowaitSpawn::Started((handle, pending_exec)) => Ok((handle, Some(pending_exec))),
+                NowaitSpawn::Failed(error) => Err(NotStarted::Failed(diagnose::explain(error, &(&*plan).into()))),
+                NowaitSpawn::Unavailable => Err(NotStarted::WouldBlock),
+            }
+        };
+        self.launched(pipes, plan, contained, None, Session::Inherited, spawn)
+    }
+
+    /// Starts the command, and returns when the program runs.
+    fn start_blocking(&self) -> Result<Launched> {
+        let Spec { job, launcher, .. } = &*self.spec;
+        validate(&self.spec)?;
+        let rewritten = match launcher {
+            Some(launcher) => launcher.rewrite(job)?,
+            None => Rewritten::unchanged(job)?,
+        };
+        let Rewritten { program, argv, environment, credentials, wrapper, session } = rewritten;
+        let (pipes, mut plan) = self.plan(program, argv, environment)?;
+        plan.identity = credentials;
+        if session != Session::Inherited {
+            // The leader of a session leads a group as well, and can't be given one.
+            plan.is_new_session = true;
+            plan.process_group = None;
+        }
+        // What sudo passes on is up to its rules.
+        let keeps_environment = wrapper.is_none();
+        let contained = Contained::new(&self.spec.containment, keeps_environment, CgroupChoice::Pooled)?;
+        let spawn = |plan: &mut SpawnPlan, contained: &mut Contained| match self.spawn_contained(
+            plan,
+            contained,
+            keeps_environment,
+        )? {
+            Ok(handle) => Ok((handle, None)),
+            Err(error) => {
+                if let Some(error) = tree_limits::start_failure(&self.spec.containment.limits, contained, &error) {
+                    return Err(error);
+                }
+                let by_credentials =
+                    plan.identity.as_ref().and_then(|credentials| credentials::explain(credentials, &error));
+                Err(by_credentials.unwrap_or_else(|| diagnose::explain(error, &(&*plan).into())))
+            }
+        };
+        self.launched(pipes, plan, contained, wrapper, session, spawn)
+    }
+
+    /// Spawns a child in its cgroup, and in another containment if the system refuses that.
+    fn spawn_contained(
+        &self,
+        plan: &mut SpawnPlan,
+        contained: &mut Contained,
+        keeps_environment: bool,
+    ) -> Result<Result<Handle, SpawnError>> {
+        let mut tried = CgroupChoice::Pooled;
+        loop {
+            let refusal = match contained.apply(plan) {
+                Err(error) => error,
+                Ok(()) => match sys::spawn(plan) {
+                    Err(SpawnError { error, step: SpawnStep::Cgroup }) => error,
+                    spawned => return Ok(spawned),
+                },
+            };
+            tried = contained.report_refusal(&refusal, tried);
+            if tried == CgroupChoice::None && !self.spec.containment.limits.is_empty() {
+                return Ok(Err(SpawnError { error: refusal, step: SpawnStep::Cgroup }));
+            }
+            *contained = Contained::new(&self.spec.containment, keeps_environment, tried)?;
+        }
+    }
+
+    fn plan(
+        &self,
+        program: PathBuf,
+        argv: Vec<OsString>,
+        environment: Option<Vec<(OsString, OsString)>>,
+    ) -> Result<(Pipes, SpawnPlan)> {
+        let job = &self.spec.job;
+        let (pipes, [stdin, stdout, stderr]) = Pipes::open(&self.spec, self.defaults)?;
+        let plan = SpawnPlan {
+            environment,
+            directory: job.current_dir.clone(),
+            stdin,
+            stdout,
+            stderr,
+            process_group: job.process_group,
+            is_new_session: job.is_new_session,
+            limits: limits(&self.spec),
+            umask: job.umask,
+            nice: job.nice,
+            ..SpawnPlan::new(program, argv)
+        };
+        Ok((pipes, plan))
+    }
+
+    /// Spawns the child under a guard, and closes its ends of the pipes.
+    fn launched<E: From<Error>>(
+        &self,
+        pipes: Pipes,
+        mut plan: SpawnPlan,
+        mut contained: Contained,
+        wrapper: Option<Arc<dyn Wrapper>>,
+        session: Session,
+        spawn: impl FnOnce(&mut SpawnPlan, &mut Contained) -> Result<(Handle, Option<PendingExec>), E>,
+    ) -> Result<Launched, E> {
+        let Spec { shutdown, .. } = *self.spec;
+        let LaunchRequest { clock, line, .. } = self;
+        let leads_group = plan.is_new_session || plan.process_group == Some(0);
+        let mut pending_exec = None;
+        let start = || -> Result<Process, E> {
+            let forwarding = if session == Session::Isolated { Forwarding::register()? } else { Forwarding::none() };
+            let (handle, pending) = spawn(&mut plan, &mut contained)?;
+            pending_exec = pending;
+            if wrapper.is_some() {
+                handle.keep_exit_snapshot();
+            }
+            let signal_proxy = wrapper.clone().map(|wrapper| wrapper.signal_proxy());
+            Ok(Process::child_with(handle, leads_group, contained, Arc::clone(line), signal_proxy, forwarding))
+        };
+        let guard = DropGuard::start(start, shutdown)?.with_deadline(shutdown, clock.started, clock.deadline);
+        // Our copy of the child's ends would keep the pipes open for ever.
+        drop(plan);
+        let Pipes { stdin, stdout, stderr } = pipes;
+        let process = guard.process().clone();
+        let (clock, line) = (*clock, Arc::clone(line));
+        Ok(Launched { process, stdin, stdout, stderr, guard, clock, line, wrapper, pending_exec })
+    }
+
+    /// The child once it runs its program. `None` where this kind of spawn does not work in this program.
+    async fn executed(&self, mut launched: Launched) -> Result<Option<Launched>> {
+        let Some(pending_exec) = launched.pending_exec.take() else { return Ok(Some(launched)) };
+        pending_exec
+            .left(background::poll_interval)
+            .await
+            .map_err(|error| Error::io("could not be awaited while it was started", error))?;
+        let Some(error) = pending_exec.refusal() else { return Ok(Some(launched)) };
+        // Waiting leaves no zombie behind with the error.
+        let status = launched.process.exit_status().await;
+        let Some(death) = status.err().filter(|_| error.step == SpawnStep::Died) else {
+            return Err(explain(error, Arc::clone(&self.spec)).await);
+        };
+        let signal = death.exit_status().and_then(Signal::from_exit_status).unwrap_or(Signal::KILL);
+        if sys::works_after(signal.as_raw()) { Err(death) } else { Ok(None) }
+    }
+}
+
+impl Rewritten {
+    /// The job as it is.
+    fn unchanged(job: &Job) -> Result<Rewritten> {
+        Ok(Rewritten {
+            program: resolve::program(job, job.environment.path())?,
+            argv: job.argv(),
+            environment: job.environment.resolve(),
+            credentials: numeric_credentials(job)?,
+            wrapper: None,
+            session: if job.has_ids() { Session::of(job)? } else { Session::Inherited },
+        })
+    }
+}
+
+/// The user and the group that the child becomes by number.
+fn numeric_credentials(job: &Job) -> Result<Option<Credentials>> {
+    if !job.has_ids() {
+        return Ok(None);
+    }
+    if !ids::is_root() {
+        let message = "was not started: only root can become another user or group by number";
+        return Err(Error::new(ErrorKind::PermissionDenied, message));
+    }
+    let uid = job.uid.unwrap_or_else(ids::effective_uid);
+    let gid = job.gid.unwrap_or_else(ids::effective_gid);
+    Ok(Some(Credentials { uid, gid, groups: Vec::new() }))
+}
+
+/// Why a child that was spawned in place did not execute its program.
+pub(super) async fn explain(error: SpawnError, spec: Arc<Spec>) -> Error {
+    let explain = move || {
+        let job = &spec.job;
+        match resolve::program(job, job.environment.path()) {
+            Ok(program) => {
+                let (argv, environment) = (job.argv(), job.environment.resolve());
+                let attempt = ExecAttempt {
+                    program: &program,
+                    directory: job.current_dir.as_deref(),
+                    argv: &argv,
+                    environment: environment.as_deref(),
+                    limits: &limits(&spec),
+                };
+                diagnose::explain(error, &attempt)
+            }
+            Err(error) => error,
+        }
     };
     SPAWNING.run(explain).await
 }
 
-/// The command without the files and the input that it was given. They are the child's from its start on: kept here,
-/// the end of a pipe would have the other side wait for as long as the child is waited for.
-pub(super) fn handed_over(command: Arc<Command>) -> Arc<Command> {
-    let mut command = Arc::unwrap_or_clone(command);
-    command.stdin = None;
-    command.stdout = None;
-    command.stderr = None;
-    command.input = Input::None;
-    Arc::new(command)
-}
-
-fn launch_here(command: &Command, unsaid: Unsaid, clock: Clock, line: Arc<str>) -> Result<Launched> {
-    validate(command)?;
-    let (program, argv, environment, identity, switch) = match launcher::rewrite(command)? {
-        Some(line) => (line.program, line.argv, Some(line.environment), line.identity, line.switch),
-        None => {
-            let path = command.environment.path();
-            (program(command, path)?, argv(command), command.environment.resolve(), None, None)
-        }
-    };
-    let mut pipes = Pipes::default();
-    let blueprint = pipes.blueprint(command, unsaid, program, argv, environment, identity)?;
-    let start = || {
-        let handle = sys::spawn(&blueprint)
-            .map_err(|refusal| lookup::explain(refusal, &blueprint.program, blueprint.directory.as_deref()))?;
-        let leads_group = command.process_group == Some(0) || command.is_new_session;
-        let Some(switch) = &switch else { return Ok(Process::child(handle, leads_group, Arc::clone(&line))) };
-        handle.keep_epitaph();
-        Ok(Process::launcher(handle, leads_group, Arc::clone(&line), Arc::clone(switch) as Arc<dyn Deputy>))
-    };
-    let leash = Leash::start(start, command.shutdown)?;
-    // The child has its own copies; ours would keep its pipes open for ever.
-    drop(blueprint);
-    Ok(pipes.launched(leash, clock, line, switch, None))
-}
-
-/// Starts the command without waiting for anything, where that can be done. `None` where it can't, or is refused: then
-/// nothing was done, and what is wrong will show off-thread.
-fn begin_here(
-    command: &Command,
-    unsaid: Unsaid,
-    until: Until,
-    clock: Clock,
-    line: &Arc<str>,
-) -> Option<Result<Launched>> {
-    validate(command).ok()?;
-    let programs = match &command.program {
-        Program::Found(path) => vec![path.clone()],
-        Program::Named(name) if lookup::is_path(name) => vec![name.into()],
-        Program::Named(name) => lookup::candidates(name, command.environment.path()),
-    };
-    let (first, others) = programs.split_first()?;
-    let mut pipes = Pipes::default();
-    let environment = command.environment.resolve();
-    let blueprint = pipes.blueprint(command, unsaid, first.clone(), argv(command), environment, None).ok()?;
-    let mut outcome = None;
-    let start = || {
-        let begun = sys::begin(&blueprint, others, until == Until::Execution)?;
-        Some(match begun {
-            Ok((handle, its_outcome)) => {
-                outcome = Some(its_outcome);
-                Ok(Process::child(handle, false, Arc::clone(line)))
-            }
-            Err(refusal) => Err(lookup::explain(refusal, &blueprint.program, blueprint.directory.as_deref())),
-        })
-    };
-    let leash = Leash::begin(start, command.shutdown)?;
-    drop(blueprint);
-    Some(leash.map(|leash| pipes.launched(leash, clock, Arc::clone(line), None, outcome)))
-}
-
-/// Refuses what the system would misunderstand, by name.
-fn validate(command: &Command) -> Result<()> {
-    let has_nul = |text: &OsStr| text.as_bytes().contains(&0);
-    let invalid = |what: String| Err(Error::new(ErrorKind::InvalidInput, format!("could not be started: {what}")));
-    let program = command.shown_program();
-    if program.is_empty() {
-        return Err(Error::new(ErrorKind::InvalidInput, lookup::EMPTY));
-    }
-    if has_nul(program) {
-        return invalid("the program's name has a NUL byte in it".into());
-    }
-    if command.arg0.as_deref().is_some_and(has_nul) {
-        return invalid("arg0 has a NUL byte in it".into());
-    }
-    for (number, arg) in (1..).zip(&command.args) {
-        if has_nul(&arg.value) {
-            return invalid(format!("argument {number} has a NUL byte in it"));
-        }
-    }
-    for (key, value) in &command.environment.changes {
-        let shown = quote::quoted(key);
-        if key.is_empty() || key.as_bytes().contains(&b'=') || has_nul(key) {
-            return invalid(format!("`{shown}` can't be the name of a variable"));
-        }
-        if value.as_ref().is_some_and(|value| has_nul(&value.value)) {
-            return invalid(format!("the variable `{shown}` has a NUL byte in it"));
-        }
-    }
-    if command.directory.as_ref().is_some_and(|directory| has_nul(directory.as_os_str())) {
-        return invalid("the working directory has a NUL byte in it".into());
-    }
-    if command.process_group.is_some_and(|group| group < 0) {
-        return invalid("a process group can't be negative".into());
-    }
-    if command.is_new_session && command.process_group.is_some() {
-        return invalid("with a session of its own it leads a process group, and can't be given one as well".into());
-    }
-    for (resource, limit) in &command.resource_limits {
-        if resource.of_system().is_none() {
-            let message = format!("could not be started: this platform has no {resource}");
-            return Err(Error::new(ErrorKind::Unsupported, message));
-        }
-        if let Some((soft, hard)) = limit.contradiction() {
-            return invalid(format!("of {resource} the soft limit {soft} is above the hard limit {hard}"));
-        }
-        // The signal could come before the program does, and dump the memory that the child still shares with this one.
-        if matches!(resource, Resource::CpuTime | Resource::RealtimeTime) && limit.begins_with_a_signal() {
-            return invalid(format!("of {resource} the soft limit 0 leaves no time to begin"));
-        }
-    }
-    Ok(())
-}
-
-/// A path to execute, with a `/` in it; a relative one is relative to the child's working directory.
-pub(super) fn program(command: &Command, path: Option<OsString>) -> Result<PathBuf> {
-    match &command.program {
-        Program::Found(path) => Ok(path.clone()),
-        Program::Named(name) if lookup::is_path(name) => Ok(name.into()),
-        Program::Named(name) => {
-            let found = lookup::search(name, path, command.directory.as_deref());
-            match (found, &command.directory) {
-                // Elements of PATH that are relative to a missing directory hide the real reason.
-                (Err(error), Some(directory)) => Err(lookup::explain_search(error, directory)),
-                // Found from here through a relative directory; the child looks from inside it.
-                (Ok(path), Some(directory)) if path.is_relative() => {
-                    Ok(path.strip_prefix(directory).map_or(path.clone(), |inside| PathBuf::from(".").join(inside)))
-                }
-                (found, _) => found,
-            }
-        }
-    }
-}
-
-pub(super) fn argv(command: &Command) -> Vec<OsString> {
-    let first = command.arg0.clone().unwrap_or_else(|| command.shown_program().to_owned());
-    std::iter::once(first).chain(command.args.iter().map(|arg| arg.value.clone())).collect()
-}
-
-/// As the system has them.
-fn limits(command: &Command) -> Vec<Limit> {
-    command.resource_limits.iter().filter_map(|(resource, limit)| Some(limit.of(resource.of_system()?))).collect()
-}
-
-impl Environment {
-    /// The whole environment, or `None` when it is this program's own.
-    fn resolve(&self) -> Option<Vec<(OsString, OsString)>> {
-        if !self.is_cleared && self.changes.is_empty() {
-            return None;
-        }
-        let inherited = std::env::vars_os().filter(|(key, _)| !self.is_cleared && !self.changes.contains_key(key));
-        let set = self.changes.iter().filter_map(|(key, value)| {
-            let Argument { value, .. } = value.as_ref()?;
-            Some((key.clone(), value.clone()))
-        });
-        Some(inherited.chain(set).collect())
-    }
-
-    /// The child's `PATH`.
-    fn path(&self) -> Option<OsString> {
-        match self.changes.get(OsStr::new("PATH")) {
-            Some(value) => value.as_ref().map(|value| value.value.clone()),
-            None if self.is_cleared => None,
-            None => std::env::var_os("PATH"),
-        }
-    }
-}
-
-/// Our ends of the pipes, while the child's ends are handed over.
-#[derive(Default)]
-struct Pipes {
-    stdin: Option<PipeEnd>,
-    stdout: Option<PipeEnd>,
-    stderr: Option<PipeEnd>,
-}
-
-#[derive(Clone, Copy)]
-enum Which {
-    Stdout,
-    Stderr,
-}
-
-impl Pipes {
-    fn blueprint(
-        &mut self,
-        command: &Command,
-        unsaid: Unsaid,
-        program: PathBuf,
-        argv: Vec<OsString>,
-        environment: Option<Vec<(OsString, OsString)>>,
-        identity: Option<Identity>,
-    ) -> Result<Blueprint> {
-        Ok(Blueprint {
-            program,
-            argv,
-            environment,
-            directory: command.directory.clone(),
-            stdin: self.stdin(command, unsaid)?,
-            stdout: self.output(command.stdout.as_ref(), unsaid, command.tee, Which::Stdout)?,
-            stderr: match command.merge_stderr {
-                true => Source::Stdout,
-                false => self.output(command.stderr.as_ref(), unsaid, command.tee, Which::Stderr)?,
-            },
-            process_group: command.process_group,
-            is_new_session: command.is_new_session,
-            limits: limits(command),
-            identity,
-        })
-    }
-
-    fn launched(
-        self,
-        leash: Leash,
-        clock: Clock,
-        line: Arc<str>,
-        switch: Option<Arc<Switch>>,
-        outcome: Option<Outcome>,
-    ) -> Launched {
-        let Pipes { stdin, stdout, stderr } = self;
-        Launched { process: leash.process().clone(), stdin, stdout, stderr, leash, clock, line, switch, outcome }
-    }
-
-    fn stdin(&mut self, command: &Command, unsaid: Unsaid) -> Result<Source> {
-        let choice = match &command.stdin {
-            _ if command.input.is_given() => &Choice::Piped,
-            Some(Stdio(choice)) => choice,
-            None if unsaid == Unsaid::Capture => &Choice::Null,
-            None => &Choice::Inherit,
-        };
-        source(choice, || {
-            let (reader, writer) = descriptors::pipe()?;
-            self.stdin = Some(descriptors::register(writer)?);
-            Ok(reader)
-        })
-    }
-
-    fn output(&mut self, said: Option<&Stdio>, unsaid: Unsaid, is_teed: bool, which: Which) -> Result<Source> {
-        let choice = match said {
-            // What is to be passed on has to come to us first.
-            Some(Stdio(Choice::Inherit)) | None if is_teed => &Choice::Piped,
-            Some(Stdio(choice)) => choice,
-            None if unsaid == Unsaid::Capture => &Choice::Piped,
-            None => &Choice::Inherit,
-        };
-        source(choice, || {
-            let (reader, writer) = descriptors::pipe()?;
-            let ours = Some(descriptors::register(reader)?);
-            match which {
-                Which::Stdout => self.stdout = ours,
-                Which::Stderr => self.stderr = ours,
-            }
-            Ok(writer)
-        })
-    }
-}
-
-fn source(choice: &Choice, pipe: impl FnOnce() -> io::Result<descriptors::Descriptor>) -> Result<Source> {
-    match choice {
-        Choice::Inherit => Ok(Source::Inherit),
-        Choice::Null => Ok(Source::Null),
-        Choice::Piped => match pipe() {
-            Ok(theirs) => Ok(Source::Descriptor(Arc::new(theirs))),
-            Err(error) => Err(Error::io("could not be started: there is no pipe to be had", error)),
-        },
-        Choice::File(shared) => Ok(Source::Descriptor(Arc::clone(shared))),
-        Choice::Broken(error) => {
-            let error = io::Error::new(error.kind(), error.to_string());
-            Err(Error::io("could not be started: a stream that it was given could not be prepared", error))
-        }
-    }
+/// The resource limits as the system has them.
+fn limits(spec: &Spec) -> Vec<Limit> {
+    spec.resource_limits.iter().filter_map(|(resource, limit)| Some(limit.of(resource.of_system()?))).collect()
 }

@@ -1,4 +1,4 @@
-//! The ways to run a command that give one result.
+//! The future of a command that is run to its exit.
 
 use std::fmt;
 use std::pin::Pin;
@@ -6,69 +6,78 @@ use std::process::ExitStatus;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use crate::command::capture::{Capture, Finished, Streaming};
-use crate::command::launch::Unsaid;
-use crate::command::{Command, Output};
+use crate::command::capture::{Capture, OutputDelivery};
+use crate::command::finished_run::FinishedRun;
+use crate::command::output::Output;
+use crate::command::pipes::StdioDefaults;
+use crate::command::spec::Spec;
 use crate::error::{Error, ErrorKind, Result};
 
-/// A command that is run to its end.
+/// The future of [`Command::output`](crate::Command::output), [`read`](crate::Command::read) and the other methods that
+/// run a command to its exit.
 ///
-/// Nothing happens before the first poll. Dropping it afterwards stops the command and all that descends from it, in
-/// the background and as [`Command::shutdown`] says. What a command that has ended has left running on purpose, as
-/// `sh -c 'server &'` does, is not stopped: nothing leads to it any more.
+/// Nothing happens before the first poll. Dropping the future before it is ready stops the command and everything that
+/// it has started, as far as its [containment](crate::Containment) finds that; in the background and as
+/// [`Command::shutdown`](crate::Command::shutdown) says. If the command has exited by then, and its output has not
+/// ended, as with `sh -c 'server &'`, the drop stops what the command has left running, if a cgroup or a mark leads to
+/// it.
+///
+/// A run that has completed leaves such processes, unless [`Command::leave_nothing`](crate::Command::leave_nothing) is
+/// set.
 #[must_use = "a command is not run before this is awaited"]
 pub struct Run<T>(Pin<Box<dyn Future<Output = Result<T>> + Send>>);
 
 impl<T> Run<T> {
-    pub(super) fn of(future: impl Future<Output = Result<T>> + Send + 'static) -> Run<T> {
+    pub(super) fn new(future: impl Future<Output = Result<T>> + Send + 'static) -> Run<T> {
         Run(Box::pin(future))
     }
 
-    fn new<F>(command: &Command, unsaid: Unsaid, conclude: F) -> Run<T>
+    fn concluded<F>(spec: Arc<Spec>, defaults: StdioDefaults, conclude: F) -> Run<T>
     where
-        F: FnOnce(Finished) -> Result<T> + Send + 'static,
+        F: FnOnce(FinishedRun) -> Result<T> + Send + 'static,
     {
-        let command = Arc::new(command.clone());
-        Run::of(async move {
-            let capture = Box::new(Capture::start(command, unsaid, Streaming::Nothing).await?);
+        Run::new(async move {
+            let delivery =
+                if defaults == StdioDefaults::Inherit { OutputDelivery::InErrors } else { OutputDelivery::AtExit };
+            let capture = Box::new(Capture::start(spec, defaults, delivery).await?);
             conclude(capture.finish().await?)
         })
     }
 }
 
 impl Run<ExitStatus> {
-    pub(super) fn status(command: &Command) -> Self {
-        Run::new(command, Unsaid::Inherit, |finished| finished.unchecked().map(|(status, _)| status))
+    pub(super) fn status(spec: Arc<Spec>) -> Self {
+        Run::concluded(spec, StdioDefaults::Inherit, |finished| finished.unchecked().map(|(status, _)| status))
     }
 }
 
 impl Run<Output> {
-    pub(super) fn output(command: &Command) -> Self {
-        Run::new(command, Unsaid::Capture, Finished::into_output)
+    pub(super) fn output(spec: Arc<Spec>) -> Self {
+        Run::concluded(spec, StdioDefaults::Capture, FinishedRun::into_output)
     }
 }
 
 impl Run<()> {
-    pub(super) fn checked(command: &Command) -> Self {
-        Run::new(command, Unsaid::Inherit, |finished| finished.checked().map(|_| ()))
+    pub(super) fn checked(spec: Arc<Spec>) -> Self {
+        Run::concluded(spec, StdioDefaults::Inherit, |finished| finished.checked().map(|_| ()))
     }
 }
 
 impl Run<Vec<u8>> {
-    pub(super) fn read_bytes(command: &Command) -> Self {
-        Run::new(command, Unsaid::Capture, |finished| finished.checked().map(|finished| finished.stdout))
+    pub(super) fn read_bytes(spec: Arc<Spec>) -> Self {
+        Run::concluded(spec, StdioDefaults::Capture, |finished| finished.checked().map(|finished| finished.stdout))
     }
 }
 
 impl Run<String> {
-    pub(super) fn read(command: &Command) -> Self {
-        Run::new(command, Unsaid::Capture, |finished| {
+    pub(super) fn read(spec: Arc<Spec>) -> Self {
+        Run::concluded(spec, StdioDefaults::Capture, |finished| {
             let mut finished = finished.checked()?;
             match String::from_utf8(std::mem::take(&mut finished.stdout)) {
                 Ok(text) => Ok(without_line_end(text)),
                 Err(error) => {
                     let message =
-                        format!("wrote what is not UTF-8 text, from byte {} on", error.utf8_error().valid_up_to());
+                        format!("wrote text that is not UTF-8, from byte {} on", error.utf8_error().valid_up_to());
                     finished.stdout = error.into_bytes();
                     Err(finished.complete(Error::new(ErrorKind::InvalidUtf8, message)))
                 }
@@ -77,24 +86,11 @@ impl Run<String> {
     }
 
     #[cfg(feature = "encoding")]
-    pub(super) fn read_decoded(command: &Command, encoding: &'static encoding_rs::Encoding) -> Self {
-        Run::new(command, Unsaid::Capture, move |finished| {
+    pub(super) fn read_decoded(spec: Arc<Spec>, encoding: &'static encoding_rs::Encoding) -> Self {
+        Run::concluded(spec, StdioDefaults::Capture, move |finished| {
             let finished = finished.checked()?;
             let (text, _, _) = encoding.decode(&finished.stdout);
             Ok(without_line_end(text.into_owned()))
-        })
-    }
-}
-
-impl Finished {
-    pub(super) fn into_output(self) -> Result<Output> {
-        let (status, finished) = self.unchecked()?;
-        Ok(Output {
-            status,
-            stdout: finished.stdout,
-            stderr: finished.stderr,
-            is_truncated: finished.is_truncated,
-            is_incomplete: finished.is_incomplete,
         })
     }
 }

@@ -1,119 +1,85 @@
-//! Starts, stops and signals a daemon, from anywhere and any number of times.
+//! The public builder: collects options, and delegates each operation to the module that carries it out.
 
 use std::ffi::OsString;
 use std::fmt;
 use std::marker::PhantomData;
-use std::path::{Path, PathBuf};
-use std::process::ExitStatus;
+use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::Duration;
 
-use async_io::Timer;
-use futures_lite::future;
-
-use crate::background;
-use crate::daemon::identity::{Claim, Files, Standing};
-use crate::daemon::launch::LAUNCHING;
-use crate::daemon::launch::Stages;
-use crate::daemon::launch::clear_in_time;
-use crate::daemon::launch::launch;
-use crate::daemon::settings::Settings;
-use crate::daemon::{Daemon, init};
-use crate::error::{Error, ErrorKind, Result};
-use crate::offthread::Slots;
-use crate::process::Process;
+use crate::daemon::author::Daemon;
+use crate::daemon::control::{self, Delivery, Stopped};
+use crate::daemon::operation::Operation;
+use crate::daemon::options::{InheritedEnv, Options};
+use crate::daemon::probe::{self, LastEnd, State};
+use crate::daemon::protocol;
+use crate::daemon::start::{self, Started};
 use crate::signal::Signal;
-use crate::sys::{detach, proc};
-use crate::users::User;
-use crate::users::becoming::Becoming;
 
-static LOOKING: Slots = Slots::new();
-
-/// Of their own, so that a directory server that hangs keeps nobody from looking.
-static ASKING: Slots = Slots::new();
-
-/// While a daemon starts or ends, the kernel has no event for those who are not part of it.
-const LOOK_AGAIN: Duration = Duration::from_millis(5);
-
-/// Controls one daemon: the one of this name and instance in this directory, whoever has started it.
+/// Starts, stops and signals one daemon: the one of this name and instance in this directory, whoever started it.
 ///
-/// Any number of controllers, in any number of processes, mean the same daemon and agree about it. Making one does nothing;
-/// each keeps its own arguments, in memory only, and whoever starts the daemon next decides what it runs with.
+/// Any number of controllers, in any number of processes, mean the same daemon and agree about it. Making one does
+/// nothing. Each keeps its own arguments, in memory only, and whoever starts the daemon next decides with which
+/// arguments it runs.
 ///
-/// `Controller::new(daemon)` has arguments and can start; `Controller::of::<D>()` has none, and does all else.
+/// `Controller::new(daemon)` has arguments and can start the daemon. `Controller::of::<D>()` has none, and does all
+/// else.
+///
+/// Each operation is a future that owns what it needs, and does nothing before it is polled: see [`Operation`].
 pub struct Controller<D = ()> {
-    settings: Arc<Settings>,
+    options: Arc<Options>,
     daemon: PhantomData<fn() -> D>,
 }
 
 impl<D: Daemon> Controller<D> {
-    /// A controller that starts the daemon with these arguments. They are serialised now; an error of that is the error of
-    /// [`start`](Controller::start).
+    /// A controller that starts the daemon with these arguments. They are serialized now; if that fails,
+    /// [`start`](Controller::start) returns the error.
     pub fn new(daemon: D) -> Controller<D> {
-        let mut arguments = Vec::new();
-        let arguments =
-            ciborium::into_writer(&daemon, &mut arguments).map(|()| Arc::new(arguments)).map_err(|error| match error {
-                ciborium::ser::Error::Value(said) => said,
-                ciborium::ser::Error::Io(error) => error.to_string(),
-            });
+        let arguments = protocol::encode_arguments(&daemon).map(Arc::new);
         Controller::with_arguments(D::NAME, arguments)
     }
 
-    /// Starts the daemon unless it runs, and is ready when it is.
+    /// Starts the daemon unless it runs already, and ends when it is ready.
     ///
-    /// When several start it at once, one of them does, and the others learn its number when it is ready; should it fail,
-    /// another one tries.
+    /// If several callers start it at once, one of them does, and the others get its pid when it is ready. If that
+    /// start fails, another caller tries. A daemon that is ending is waited for, and then started again.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::SetupFailed`] with the daemon's own error and causes; [`ErrorKind::DaemonDied`] when it ended without a
-    /// word; [`ErrorKind::TimedOut`], also when somebody else's start takes longer than this one may, or a file system gives
-    /// no answer; [`ErrorKind::UnknownDaemon`] and [`ErrorKind::NotInitialised`] for mistakes in `main`;
-    /// [`ErrorKind::Unverifiable`] when it can't be proved that none runs, or whose it is that does;
-    /// [`ErrorKind::UnknownUser`] and [`ErrorKind::PermissionDenied`] for its [`user`](Controller::user); others for its
-    /// files. All have the end of what was written to stderr, and leave nothing
-    /// running.
+    /// A failed start leaves nothing running, also of what `setup` has started, and the error has the end of what was
+    /// written to stderr.
+    ///
+    /// | kind | why |
+    /// |---|---|
+    /// | [`SetupFailed`](crate::ErrorKind::SetupFailed) | `setup` failed; the error has its error and causes |
+    /// | [`EndedEarly`](crate::ErrorKind::EndedEarly) | `run` ended before the daemon was ready |
+    /// | [`DaemonDied`](crate::ErrorKind::DaemonDied) | the process ended without saying why |
+    /// | [`TimedOut`](crate::ErrorKind::TimedOut) | the [time limit](Controller::start_timeout) was reached |
+    /// | [`UnknownDaemon`](crate::ErrorKind::UnknownDaemon) | a mistake in `main` |
+    /// | [`NotInitialized`](crate::ErrorKind::NotInitialized) | a mistake in `main` |
+    /// | [`Unverifiable`](crate::ErrorKind::Unverifiable) | it can't be proved that no daemon runs, or whose it is |
+    /// | [`UnknownUser`](crate::ErrorKind::UnknownUser) | its [`user`](Controller::user) does not exist |
+    /// | [`PermissionDenied`](crate::ErrorKind::PermissionDenied) | this program or the daemon's user lacks a right |
+    /// | [`NotFound`](crate::ErrorKind::NotFound) | the named [`directory`](Controller::directory) does not exist |
+    /// | [`Unsupported`](crate::ErrorKind::Unsupported) | there are no pidfds |
+    /// | others | its files could not be used |
+    ///
+    /// `EndedEarly` is for a daemon whose `run` [says](crate::daemon::Context::ready) when it is ready. The time limit
+    /// covers this start, and what it waits for: a start by somebody else, the end of the last daemon, or a file system
+    /// that does not answer. `Unsupported` means Linux before 5.4, or a filter of system calls that refuses
+    /// `pidfd_open`, `waitid` or `pidfd_send_signal`.
     ///
     /// # Cancel safety
     ///
     /// Dropping the future leaves no daemon or a ready one, never half of one.
-    pub async fn start(&self) -> Result<Started> {
-        let arguments = self.check_start()?;
-        background::ensure_started()?;
-        let begun = Instant::now();
-        let becoming = self.becoming().await?.map(Arc::new);
-        // What was spent on waiting for others counts.
-        let time_left = || self.settings.start_timeout.saturating_sub(begun.elapsed());
-        let mut is_others_turn = false;
-        loop {
-            // A claim that comes too late is dropped where it was made: the lock is free again, and the stage is ended.
-            let claimed = future::or(self.claim(becoming.clone()), async {
-                Timer::after(time_left()).await;
-                Err(if is_others_turn {
-                    self.late()
-                } else {
-                    self.unanswered("its turn did not come, or its files gave no answer")
-                })
-            });
-            match claimed.await? {
-                Claimed::Ours(ours) => {
-                    let (claim, stages) = *ours;
-                    let pid = launch(claim, stages, &self.settings, &arguments, time_left()).await?;
-                    return Ok(Started { pid, is_already_running: false });
-                }
-                Claimed::Running(pid) => return Ok(Started { pid, is_already_running: true }),
-                Claimed::Between if begun.elapsed() < self.settings.start_timeout => {
-                    is_others_turn = true;
-                    Timer::after(LOOK_AGAIN).await;
-                }
-                Claimed::Between => return Err(self.late()),
-            }
-        }
+    pub fn start(&self) -> Operation<Started> {
+        Operation::new(start::start(Arc::clone(&self.options)))
     }
 
-    /// Stops the daemon if it runs, and starts it with this controller's arguments. What can be known to be in the way of a
-    /// start is looked for before anything is stopped. Should somebody else start it in between, it runs with their
-    /// arguments, and [`already_running`](Started::already_running) says so.
+    /// Stops the daemon if it runs, and starts it with this controller's arguments.
+    ///
+    /// Known obstacles to a start are looked for before anything is stopped. If somebody else starts the daemon in
+    /// between, it has their arguments, and [`was_already_running`](Started::was_already_running) says so.
     ///
     /// # Errors
     ///
@@ -121,114 +87,14 @@ impl<D: Daemon> Controller<D> {
     ///
     /// # Cancel safety
     ///
-    /// As those two, one after the other.
-    pub async fn restart(&self) -> Result<Started> {
-        self.check_start()?;
-        let settings = Arc::clone(&self.settings);
-        let checked = LOOKING.run(move || settings.check_working_directory());
-        self.in_time(checked, "its working directory gave no answer").await?;
-        self.becoming().await?;
-        self.stop().await?;
-        self.start().await
+    /// As [`stop`](Controller::stop) up to the end of the old daemon, and then as [`start`](Controller::start).
+    pub fn restart(&self) -> Operation<Started> {
+        Operation::new(start::restart(Arc::clone(&self.options)))
     }
-
-    /// What can be said without looking anywhere; gives the arguments.
-    fn check_start(&self) -> Result<Arc<Vec<u8>>> {
-        let refused = |kind, why: &str| {
-            Err(Error::new(kind, format!("the daemon `{}` was not started: {why}", self.settings.name)))
-        };
-        if init::program().is_none() {
-            return refused(
-                ErrorKind::NotInitialised,
-                "`deluxe_process::daemon::init()` was not called at the start of `main`",
-            );
-        }
-        if detach::is_privileged_by_exec() {
-            return refused(
-                ErrorKind::Unsupported,
-                "this program has more rights than its caller (set-user-id or the like)",
-            );
-        }
-        match &self.settings.arguments {
-            Ok(arguments) => Ok(Arc::clone(arguments)),
-            Err(error) => refused(ErrorKind::InvalidInput, &format!("its arguments can't be serialised: {error}")),
-        }
-    }
-
-    /// Whom the daemon is to run as, when that is not who we are: the account as it is at this moment.
-    async fn becoming(&self) -> Result<Option<Becoming>> {
-        let Some(user) = self.settings.user.clone() else { return Ok(None) };
-        let subject = format!("the daemon `{}` ", self.settings.name);
-        let asked = ASKING.run(move || {
-            let user = User::known_here(&subject, &user)?;
-            let is_this_programs = user.uid() == rustix::process::geteuid().as_raw();
-            if is_this_programs { Ok(None) } else { user.become_here(&subject).map(Some) }
-        });
-        self.in_time(asked, "its user could not be looked up").await
-    }
-
-    /// The same, unless it takes longer than a start may: then what hangs is left alone.
-    async fn in_time<T>(&self, asked: impl Future<Output = Result<T>>, what: &str) -> Result<T> {
-        future::or(asked, async {
-            Timer::after(self.settings.start_timeout).await;
-            Err(self.unanswered(what))
-        })
-        .await
-    }
-
-    fn unanswered(&self, what: &str) -> Error {
-        let Settings { name, start_timeout: time, .. } = &*self.settings;
-        Error::new(ErrorKind::TimedOut, format!("the daemon `{name}` was not started: {what} within {time:.1?}"))
-    }
-
-    /// Takes the launch lock and begins the first stage, in one go: see [`hold`](Controller::hold).
-    async fn claim(&self, becoming: Option<Arc<Becoming>>) -> Result<Claimed> {
-        let settings = Arc::clone(&self.settings);
-        LAUNCHING
-            .run(move || {
-                settings.check_working_directory()?;
-                let place = settings.place(becoming.is_some())?;
-                let in_the_way = match place.own_standing() {
-                    Some(own) => own,
-                    None => match place.open()?.claim()? {
-                        Ok(claim) => {
-                            let claim = match becoming {
-                                Some(becoming) => claim.for_another(becoming)?,
-                                None => claim.for_ourselves()?,
-                            };
-                            let stages = Stages::begin(&claim, &settings)?;
-                            return Ok(Claimed::Ours(Box::new((claim, stages))));
-                        }
-                        Err(other) => other,
-                    },
-                };
-                Ok(match in_the_way {
-                    Standing::Running(pid) => Claimed::Running(pid),
-                    // What was in the way is gone by now, or in between.
-                    Standing::Stopped | Standing::Between => Claimed::Between,
-                })
-            })
-            .await
-    }
-
-    fn late(&self) -> Error {
-        let Settings { name, start_timeout: time, .. } = &*self.settings;
-        let message = format!(
-            "the daemon `{name}` was not ready within {time:.1?}: somebody else has its launch lock, who may still be starting \
-             it, or be a child that an ended daemon has left behind"
-        );
-        Error::new(ErrorKind::TimedOut, message)
-    }
-}
-
-enum Claimed {
-    Ours(Box<(Claim, Stages)>),
-    Running(u32),
-    Between,
 }
 
 impl Controller {
-    /// A controller without arguments, for those who do not start the daemon.
+    /// A controller without arguments, for programs that do not start the daemon.
     pub fn of<D: Daemon>() -> Controller {
         Controller::with_arguments(D::NAME, Err("this controller has none".to_owned()))
     }
@@ -236,63 +102,57 @@ impl Controller {
 
 impl<D> Controller<D> {
     fn with_arguments(name: &'static str, arguments: std::result::Result<Arc<Vec<u8>>, String>) -> Controller<D> {
-        let settings = Settings {
-            name,
-            arguments,
-            application: None,
-            instance: None,
-            directory: None,
-            pidfile: None,
-            working_directory: PathBuf::from("/"),
-            umask: 0o022,
-            environment: None,
-            user: None,
-            log_file: None,
-            start_timeout: Duration::from_secs(30),
-            stop_timeout: Duration::from_secs(5),
-        };
-        Controller { settings: Arc::new(settings), daemon: PhantomData }
+        Controller { options: Arc::new(Options::new(name, arguments)), daemon: PhantomData }
     }
 
-    fn change(mut self, change: impl FnOnce(&mut Settings)) -> Self {
-        change(Arc::make_mut(&mut self.settings));
+    fn change(mut self, change: impl FnOnce(&mut Options)) -> Self {
+        change(Arc::make_mut(&mut self.options));
         self
     }
 
-    /// The application that the daemon belongs to; by default this program's file name. Part of the default directory.
+    /// The application that the daemon belongs to. It is part of the default directory.
+    ///
+    /// By default it is the name that this program was called by: that of its file, or of a symbolic link to it. So
+    /// with `tool -> tool-1.2`, and later `tool -> tool-1.3`, every caller of `tool` means the same daemon. If the
+    /// program is called by several names that mean one daemon, set the name here.
     #[must_use]
     pub fn application(self, name: impl Into<String>) -> Self {
         let name = name.into();
-        self.change(|settings| settings.application = Some(name))
+        self.change(|options| options.application = Some(name))
     }
 
-    /// One of several daemons of the same name, each with files of its own.
+    /// One of several daemons of the same name. Each instance has its own files.
     #[must_use]
     pub fn instance(self, name: impl Into<String>) -> Self {
         let name = name.into();
-        self.change(|settings| settings.instance = Some(name))
+        self.change(|options| options.instance = Some(name))
     }
 
-    /// Runs the daemon as another user, by name: what root starts need not be root's.
+    /// Runs the daemon as another user, by name. Only root can do that.
     ///
-    /// The process of the daemon is that user's before it executes this program: the uid and the primary
-    /// group in all their forms, which are read back, and all other groups. Nothing of the daemon's own code ever runs as root, `setup`
-    /// included, and so it can do nothing that only root can, such as to open a port below 1024. That takes the sysctl
-    /// `net.ipv4.ip_unprivileged_port_start`, or a proxy or the firewall in front of the daemon. Capabilities of the
-    /// program's file are no way: a program that has more rights than its caller becomes no daemon.
+    /// The process belongs to that user before it executes this program: it has the user's uid and primary group in all
+    /// their forms, which are read back, and the user's other groups. None of the daemon's own code ever runs as root,
+    /// `setup` included, so it can do nothing that only root can, such as opening a port below 1024. For that, use the
+    /// sysctl `net.ipv4.ip_unprivileged_port_start`, or a proxy or firewall in front of the daemon. Capabilities of the
+    /// program's file do not help: a program that has more rights than its caller becomes no daemon.
     ///
-    /// Only root can do that; to name the user that this program acts as already changes nothing. The account is looked up
-    /// at each [`start`](Controller::start).
+    /// Naming the user that this program acts as changes nothing. The account is looked up at each
+    /// [`start`](Controller::start).
     ///
-    /// | | |
-    /// |---|---|
-    /// | environment | `HOME`, `USER`, `LOGNAME`, `SHELL` of the user, a `PATH` of the system's directories, and what [`environment`](Controller::environment) adds; nothing of root's |
-    /// | working directory, log file | entered and opened as the user |
-    /// | directory, lock | root's, as without a user: all of root's controllers mean the same daemon, whether they name its user or not, and the user's own can't open them |
-    /// | pidfile | `NAME.run/NAME.pid` in the directory, and `NAME.run` there is a directory of the user's: what else has that name is left alone and refused, but for an empty directory of root's or of the user before; a [`pidfile`](Controller::pidfile) elsewhere is the daemon's to write and remove, so its directory has to be the user's, and what a killed daemon leaves there stays until the next start |
-    /// | program | this one; the user has to be allowed to execute its file, wherever it is |
-    /// | a controller in the daemon itself | answers as ever |
-    /// | whose it is | root's file `NAME.user` says it; root signals no process of anybody else's, and is told no number of one, whatever holds the lock |
+    /// - Environment: `HOME`, `USER`, `LOGNAME`, `SHELL` of the user, a `PATH` of the system's directories, and what
+    ///   [`env`](Controller::env), [`envs`](Controller::envs) and [`env_keep`](Controller::env_keep) add; nothing else
+    ///   of root's.
+    /// - Working directory, log file: entered and opened as the user.
+    /// - Directory, lock: root's, as without a user: all of root's controllers mean the same daemon, whether they name
+    ///   its user or not, and the user's own controllers can't open them.
+    /// - Pidfile: `NAME.run/NAME.pid` in the directory. `NAME.run` is a directory of the user's. Anything else of that
+    ///   name is refused and left alone, except for an empty directory of root's or of the previous user. A
+    ///   [`pidfile`](Controller::pidfile) elsewhere is written and removed by the daemon, so its directory has to be
+    ///   the user's; what a killed daemon leaves there stays until the next start.
+    /// - Program: this one; the user needs permission to execute its file, wherever it is.
+    /// - A controller in the daemon itself: answers as without a user.
+    /// - Proof of the user: root's file `NAME.user` names the user. Root signals no other user's process, and is told
+    ///   no pid of one, whatever process holds the lock.
     ///
     /// ```no_run
     /// use deluxe_process::daemon::Context;
@@ -310,114 +170,225 @@ impl<D> Controller<D> {
     ///
     /// # Errors
     ///
-    /// Of [`start`](Controller::start) and [`restart`](Controller::restart), before anything is started or stopped:
-    /// [`ErrorKind::UnknownUser`]; [`ErrorKind::PermissionDenied`] when this program is not root. And of the start itself:
-    /// [`ErrorKind::PermissionDenied`] when the user may not execute this program, [`ErrorKind::WorkingDirectory`] when he
-    /// may not enter that.
+    /// [`start`](Controller::start) and [`restart`](Controller::restart) check the user before they start or stop
+    /// anything: [`UnknownUser`](crate::ErrorKind::UnknownUser), or
+    /// [`PermissionDenied`](crate::ErrorKind::PermissionDenied) if this program is not root. The start itself fails
+    /// with [`PermissionDenied`](crate::ErrorKind::PermissionDenied) if the user may not execute this program, and with
+    /// [`WorkingDirectory`](crate::ErrorKind::WorkingDirectory) if the user may not enter that.
     #[must_use]
     pub fn user(self, name: impl Into<String>) -> Self {
         let name = name.into();
-        self.change(|settings| settings.user = Some(name))
+        self.change(|options| options.user = Some(name))
     }
 
-    /// Where lock and pidfile are. It has to exist, and to be writable by its owner alone, who is this user or root.
+    /// Where lock and pidfile are. The directory has to exist, to belong to this user or root, and to be writable by
+    /// its owner alone. Without it, every operation is an error of the kind [`NotFound`](crate::ErrorKind::NotFound).
     ///
-    /// By default: `/run/APPLICATION` for root, and for others a directory of their own below `.local/state` in the home
-    /// that the account database names. No variable has a say in it, so it is the same from a login, from cron, ssh and su.
+    /// By default: `/run/APPLICATION` for root, and for others a directory below `.local/state` in the home that the
+    /// account database names. [`start`](Controller::start) makes it if it is missing. No environment variable matters,
+    /// so the directory is the same from a login, from cron, ssh and su.
+    ///
+    /// In a container, the user may have no account, or a home that can't be written, and a volume may belong to
+    /// somebody else and be writable by a group or by all. Then make a directory in the volume that belongs to this
+    /// user and has mode 0700, and name that. Only the directory itself is examined, and nobody else can make one that
+    /// belongs to this user. Others who can write the volume could still move it away, so the volume should be private
+    /// to the container.
+    ///
+    /// ```no_run
+    /// use std::os::unix::fs::DirBuilderExt;
+    /// # use deluxe_process::daemon::Context;
+    /// # use deluxe_process::{BoxError, Controller, Daemon};
+    /// # #[derive(serde::Serialize, serde::Deserialize)]
+    /// # struct Worker;
+    /// # impl Daemon for Worker {
+    /// #     const NAME: &'static str = "worker";
+    /// #     async fn run(&self, _: &Context) -> Result<(), BoxError> { Ok(()) }
+    /// # }
+    ///
+    /// let directory = "/data/daemons";
+    /// std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+    /// let controller = Controller::new(Worker).directory(directory);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     #[must_use]
     pub fn directory(self, path: impl AsRef<Path>) -> Self {
         let path = path.as_ref().to_owned();
-        self.change(|settings| settings.directory = Some(path))
+        self.change(|options| options.directory = Some(path))
     }
 
-    /// Where the pidfile is, when others expect it in a place of its own. It is for them alone: what is in it decides
-    /// nothing here.
+    /// Where the pidfile is, if other programs expect it somewhere else. It is written for them alone: this crate never
+    /// reads it.
     #[must_use]
     pub fn pidfile(self, path: impl AsRef<Path>) -> Self {
         let path = path.as_ref().to_owned();
-        self.change(|settings| settings.pidfile = Some(path))
+        self.change(|options| options.pidfile = Some(path))
     }
 
-    /// The daemon's working directory; `/` by default, so that it keeps no file system from being unmounted.
+    /// The daemon's working directory; `/` by default, so that it does not keep a file system from being unmounted.
     #[must_use]
-    pub fn working_directory(self, path: impl AsRef<Path>) -> Self {
+    pub fn current_dir(self, path: impl AsRef<Path>) -> Self {
         let path = path.as_ref().to_owned();
-        self.change(|settings| settings.working_directory = path)
+        self.change(|options| options.current_dir = path)
     }
 
-    /// The permissions that the daemon's files do not get; `0o022` by default.
+    /// The permissions that new files of the daemon do not get; `0o022` by default.
     #[must_use]
     pub fn umask(self, mask: u32) -> Self {
-        self.change(|settings| settings.umask = mask & 0o777)
+        self.change(|options| options.umask = mask & 0o777)
     }
 
-    /// The daemon's whole environment. By default it is the starter's, without what belongs to its terminal, its session and
-    /// its own supervisor. With a [`user`](Controller::user) it is that user's, to which this is added.
+    /// Sets one environment variable of the daemon.
+    ///
+    /// By default a daemon inherits the starter's environment, secrets included, but without the variables that mean
+    /// something only in the starter's terminal, session, supervisor or build:
+    ///
+    /// - The terminal: `TERM`, `TERM_*`, `TERMCAP`, `COLORTERM`, `COLUMNS`, `LINES`, `TMUX`, `TMUX_PANE`, `STY`,
+    ///   `VTE_VERSION`, `KONSOLE_*`, `WINDOWID`, `GPG_TTY`.
+    /// - The shell: `PWD`, `OLDPWD`, `SHLVL`, `_`.
+    /// - The login and the desktop: `SSH_*`, `SUDO_*`, `XDG_SESSION_*`, `XDG_ACTIVATION_TOKEN`,
+    ///   `DBUS_SESSION_BUS_ADDRESS`, `DESKTOP_STARTUP_ID`, `DISPLAY`, `WAYLAND_DISPLAY`, `XAUTHORITY`,
+    ///   `SESSION_MANAGER`, `GPG_AGENT_INFO`.
+    /// - The supervisor: `NOTIFY_SOCKET`, `LISTEN_FDS`, `LISTEN_FDNAMES`, `LISTEN_PID`, `FDSTORE`, `WATCHDOG_PID`,
+    ///   `WATCHDOG_USEC`, `INVOCATION_ID`, `JOURNAL_STREAM`, `MAINPID`, `SYSTEMD_EXEC_*`, `MEMORY_PRESSURE_*`.
+    /// - A build: what `cargo run` sets for a program (`CARGO`, `CARGO_PKG_*`, `CARGO_BIN_*`, `CARGO_MANIFEST_*`,
+    ///   `CARGO_CRATE_NAME`, `CARGO_PRIMARY_PACKAGE`, `CARGO_TARGET_TMPDIR`), `MAKEFLAGS`, `MAKELEVEL`, `MFLAGS`.
+    ///
+    /// In addition, every daemon has `DELUXE_PROCESS_MARK`, by which [`stop`](Controller::stop) finds what a daemon has
+    /// started that has to be killed. It has random words, and no setting changes it.
+    ///
+    /// If the daemon is started from a login, or by a program that people call by hand, it is better to name what it
+    /// needs: [`env_keep`](Controller::env_keep) or [`env_clear`](Controller::env_clear). With a
+    /// [`user`](Controller::user), the variable is added to that user's environment.
     #[must_use]
-    pub fn environment<K: Into<OsString>, V: Into<OsString>>(
-        self,
-        variables: impl IntoIterator<Item = (K, V)>,
-    ) -> Self {
-        let variables = variables.into_iter().map(|(key, value)| (key.into(), value.into())).collect();
-        self.change(|settings| settings.environment = Some(variables))
+    pub fn env(self, key: impl Into<OsString>, value: impl Into<OsString>) -> Self {
+        self.envs([(key, value)])
     }
 
-    /// Where the daemon's stdout and stderr go once it is ready, appended; by default nowhere. A relative path is relative
-    /// to the starter's working directory, as all paths here are.
+    /// Sets several environment variables of the daemon; see [`env`](Controller::env).
+    #[must_use]
+    pub fn envs<K: Into<OsString>, V: Into<OsString>>(self, variables: impl IntoIterator<Item = (K, V)>) -> Self {
+        let variables = variables.into_iter().map(|(key, value)| (key.into(), Some(value.into())));
+        self.change(|options| options.env_changes.extend(variables))
+    }
+
+    /// Removes one variable from the daemon's environment, whether it is inherited, was set, or is its
+    /// [`user`](Controller::user)'s.
+    #[must_use]
+    pub fn env_remove(self, key: impl Into<OsString>) -> Self {
+        let key = key.into();
+        self.change(|options| {
+            options.env_changes.insert(key, None);
+        })
+    }
+
+    /// Lets the daemon inherit no variable of the starter's, and forgets those that were set before. The variables of
+    /// its [`user`](Controller::user) stay.
+    #[must_use]
+    pub fn env_clear(self) -> Self {
+        self.change(|options| {
+            options.inherited = InheritedEnv::Named(Vec::new());
+            options.env_changes.clear();
+        })
+    }
+
+    /// Lets the daemon inherit these of the starter's variables and no others. Names that the starter does not have are
+    /// left out. What [`env`](Controller::env) sets is added, and goes before what is inherited. With a
+    /// [`user`](Controller::user), both are added to that user's environment.
+    ///
+    /// ```no_run
+    /// # use deluxe_process::daemon::Context;
+    /// # use deluxe_process::{BoxError, Controller, Daemon};
+    /// # #[derive(serde::Serialize, serde::Deserialize)]
+    /// # struct Worker;
+    /// # impl Daemon for Worker {
+    /// #     const NAME: &'static str = "worker";
+    /// #     async fn run(&self, _: &Context) -> Result<(), BoxError> { Ok(()) }
+    /// # }
+    /// let controller = Controller::new(Worker).env_keep(["HOME", "LANG", "PATH"]).env("MODE", "quiet");
+    /// ```
+    #[must_use]
+    pub fn env_keep<K: Into<OsString>>(self, names: impl IntoIterator<Item = K>) -> Self {
+        let names = names.into_iter().map(Into::into).collect();
+        self.change(|options| options.inherited = InheritedEnv::Named(names))
+    }
+
+    /// Appends what the daemon prints to this file: stdout and stderr, of the daemon and of the children that inherit
+    /// them, from the first line of `setup` on. By default it goes nowhere. A relative path is relative to the
+    /// starter's working directory, as all paths here are.
+    ///
+    /// The daemon opens it with its user's rights, before `setup`. It may be a regular file, which is made if it is
+    /// missing, or a terminal or another character device. A FIFO, a socket and a disk are refused, and so is
+    /// `/dev/stderr`, which would be the daemon's own. In a directory where other users can make files, a symbolic link
+    /// of theirs is not followed.
+    ///
+    /// Stdout and stderr are a pipe to a thread of the daemon, which writes the file. So a full disk does not end a
+    /// daemon that uses `println!`: what can't be written is dropped, and when there is room again, the log says how
+    /// many bytes were dropped and why. A file system that hangs holds up the thread, and whoever prints once the pipe
+    /// is full, which takes 64 KiB. After an orderly end the log is complete when the daemon is gone.
+    ///
+    /// A second process, `NAME-log` in `ps`, sleeps beside the daemon. If the daemon crashes or is killed, it writes
+    /// what was still in the pipe, and it goes on as long as children of the daemon have the pipe.
+    /// [`stop`](Controller::stop) kills the daemon's descendants, but not this process, which ends by itself, a moment
+    /// after `stop` has returned. [`Process::stop`](crate::Process::stop) ends it with the daemon. It ignores all
+    /// signals except SIGKILL; without it, children that outlive the daemon get SIGPIPE. What the daemon prints in the
+    /// very moment of its crash can be in the log twice, but is not lost.
     #[must_use]
     pub fn log_file(self, path: impl AsRef<Path>) -> Self {
         let path = path.as_ref().to_owned();
-        self.change(|settings| settings.log_file = Some(path))
+        self.change(|options| options.log_file = Some(path))
     }
 
-    /// How long a start may take, from the look for a daemon that runs already to the readiness of the new one; 30 seconds by
-    /// default. What only asks, and a stop, take as long as the file system that the daemon's files are on takes to answer.
+    /// How long a start may take, from the look for a running daemon to the readiness of the new one; 30 seconds by
+    /// default. All other operations ask the daemon's files first, and fail if their file system does not answer within
+    /// ten seconds.
     #[must_use]
     pub fn start_timeout(self, time: Duration) -> Self {
-        self.change(|settings| settings.start_timeout = time)
+        self.change(|options| options.start_timeout = time)
     }
 
     /// How long a daemon may take to end after SIGTERM, before SIGKILL; five seconds by default.
     #[must_use]
     pub fn stop_timeout(self, time: Duration) -> Self {
-        self.change(|settings| settings.stop_timeout = time)
+        self.change(|options| options.stop_timeout = time)
     }
 
-    /// Stops the daemon: SIGTERM, the time it has to end in, then SIGKILL. It is gone when this is ready, and so is what a
-    /// killed daemon leaves. A daemon that is just being started is stopped when it is ready.
+    /// Stops the daemon: SIGTERM, [time](Controller::stop_timeout) to end in, then SIGKILL. When this is ready, the
+    /// daemon is gone, and so are the files that a killed daemon leaves. A daemon that is just being started is stopped
+    /// when it is ready.
+    ///
+    /// SIGCONT follows SIGTERM, so a daemon that was stopped by SIGSTOP ends in order as well. After an orderly
+    /// end, the daemon alone decides what it leaves running, apart from its commands that are stopped on a drop.
+    ///
+    /// If the daemon has to be killed, so is everything that it has started, also what has left its tree by a double
+    /// fork or `setsid`: what has the daemon's mark in its environment, or is in a cgroup of the daemon's commands.
+    /// These are spared: other daemons that the daemon has started through this crate, with what they have started, and
+    /// the process that writes the end of its [log](Controller::log_file). What has left the tree and has cleared its
+    /// environment survives, unless it is in such a cgroup below the daemon's control group or beside it. So does what
+    /// has left the tree and belongs to another user, unless the daemon is root's. If this process may not read the
+    /// daemon's environment, only the living descendants are killed. If the daemon has started this process, only the
+    /// daemon itself is killed.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::PermissionDenied`] for another user's daemon, [`ErrorKind::Unverifiable`] when it can't be proved who
-    /// the daemon is: then nobody is signalled.
+    /// As [`state`](Controller::state), and:
+    ///
+    /// | kind | why |
+    /// |---|---|
+    /// | [`PermissionDenied`](crate::ErrorKind::PermissionDenied) | it or a descendant may not be signaled |
+    /// | [`Unverifiable`](crate::ErrorKind::Unverifiable) | it can't be proved who the daemon is |
+    /// | [`TimedOut`](crate::ErrorKind::TimedOut) | its files give no answer, or a process survives SIGKILL |
+    ///
+    /// `PermissionDenied` is for another user's daemon, and for a descendant of a daemon that had to be killed. With
+    /// `Unverifiable`, no process was signaled.
     ///
     /// # Cancel safety
     ///
-    /// Dropped after SIGTERM was sent, the daemon ends as it will, and is not killed.
-    pub async fn stop(&self) -> Result<Stopped> {
-        let Some(process) = self.find().await? else { return Ok(Stopped::not_running()) };
-        if process.id() == std::process::id() {
-            let message = "a daemon can't wait for its own end; it ends when `run` returns";
-            return Err(Error::new(ErrorKind::Unsupported, message));
-        }
-        self.send(&process, Signal::TERM)?;
-        let ended = future::or(async { Some(process.exit_status().await) }, async {
-            Timer::after(self.settings.stop_timeout).await;
-            None
-        });
-        let (status, forced) = match ended.await {
-            Some(status) => (status, false),
-            None => {
-                self.send(&process, Signal::KILL)?;
-                (process.exit_status().await, true)
-            }
-        };
-        let stopped = self.ended(&process, status, forced)?;
-        self.clear_away().await;
-        Ok(stopped)
+    /// If the future is dropped after SIGTERM was sent, the daemon ends in its own time, and is not killed.
+    pub fn stop(&self) -> Operation<Stopped> {
+        Operation::new(control::stop(Arc::clone(&self.options)))
     }
 
-    /// Waits until the daemon has ended, however that comes.
+    /// Waits until the daemon has ended, for whatever reason. If it is just being started, waits for that first.
     ///
     /// # Errors
     ///
@@ -426,287 +397,119 @@ impl<D> Controller<D> {
     /// # Cancel safety
     ///
     /// Dropping the future changes nothing.
-    pub async fn wait(&self) -> Result<Stopped> {
-        let Some(process) = self.find().await? else { return Ok(Stopped::not_running()) };
-        if process.id() == std::process::id() {
-            let message = "a daemon can't wait for its own end";
-            return Err(Error::new(ErrorKind::Unsupported, message));
-        }
-        let status = process.exit_status().await;
-        self.ended(&process, status, false)
+    pub fn wait(&self) -> Operation<Stopped> {
+        Operation::new(control::wait(Arc::clone(&self.options)))
     }
 
-    fn ended(&self, process: &Process, status: Result<ExitStatus>, forced: bool) -> Result<Stopped> {
-        // Where we are the reaper of orphans, nobody else takes it away.
-        process.reap_if_child();
-        let exit_status = match status {
-            Ok(status) => Some(status),
-            Err(error) if error.kind() == ErrorKind::StatusLost => None,
-            Err(error) => return Err(error),
-        };
-        Ok(Stopped { was_running: true, exit_status, forced })
-    }
-
-    /// The daemon's number, if it is ready.
+    /// The daemon's pid, from when it is ready until it has ended.
     ///
     /// # Errors
     ///
     /// As [`state`](Controller::state).
-    pub async fn pid(&self) -> Result<Option<u32>> {
-        let settings = Arc::clone(&self.settings);
-        let Sight { standing, .. } = LOOKING.run(move || look(&settings)).await?;
-        Ok(match standing {
-            Standing::Running(pid) => Some(pid),
-            Standing::Stopped | Standing::Between => None,
-        })
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future changes nothing.
+    pub fn pid(&self) -> Operation<Option<u32>> {
+        Operation::new(probe::pid(Arc::clone(&self.options)))
     }
 
     /// What the daemon does. Asking disturbs nobody.
     ///
-    /// # Errors
-    ///
-    /// [`ErrorKind::PermissionDenied`] when its files may not be opened or can't be trusted,
-    /// [`ErrorKind::Unverifiable`] when what they say can't be proved from here.
-    pub async fn state(&self) -> Result<State> {
-        let settings = Arc::clone(&self.settings);
-        LOOKING
-            .run(move || {
-                let Sight { standing, files, .. } = look(&settings)?;
-                let pid = match standing {
-                    Standing::Stopped => return Ok(State::Stopped),
-                    Standing::Between => return Ok(State::Starting),
-                    Standing::Running(pid) => pid,
-                };
-                let since = proc::started_at(pid);
-                // If the number was the daemon's all the time, the start was its own.
-                let is_still = match files {
-                    Some(mut files) => files.is_still(standing)?,
-                    None => true,
-                };
-                if !is_still {
-                    return Ok(State::Stopped);
-                }
-                let since = since.map_err(|error| {
-                    let message = format!("since when the daemon runs as process {pid} could not be read");
-                    Error::io(message, error).with_pid(pid)
-                })?;
-                Ok(State::Running { pid, since })
-            })
-            .await
-    }
-
-    /// Sends the daemon a signal.
+    /// Everybody who may enter its directory can see another user's daemon, through the kernel's list of locks. Waiting
+    /// for it, signaling and stopping it take the rights of its user.
     ///
     /// # Errors
     ///
-    /// As [`stop`](Controller::stop). That it does not run is no error.
-    pub async fn signal(&self, signal: Signal) -> Result<Delivery> {
-        match self.hold().await? {
-            (_, Some(process)) => self.send(&process, signal),
-            (_, None) => Ok(Delivery::NotRunning),
-        }
+    /// | kind | why |
+    /// |---|---|
+    /// | [`PermissionDenied`](crate::ErrorKind::PermissionDenied) | its files may not be opened, or can't be trusted |
+    /// | [`NotFound`](crate::ErrorKind::NotFound) | the named [`directory`](Controller::directory) does not exist |
+    /// | [`Unverifiable`](crate::ErrorKind::Unverifiable) | what its files say can't be proved from here |
+    /// | [`TimedOut`](crate::ErrorKind::TimedOut) | their file system gives no answer |
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future changes nothing.
+    pub fn state(&self) -> Operation<State> {
+        Operation::new(probe::state(Arc::clone(&self.options)))
     }
 
-    /// SIGUSR1: the daemon's `on_user1` runs.
+    /// How the daemon ended the last time, until it is started again.
+    ///
+    /// A daemon that ends in order writes a record beside its pidfile, with the error or panic that was the reason. A
+    /// killed daemon can't; if [`stop`](Controller::stop) had to kill it, that writes the record. For any other end
+    /// nothing is known except that it was not in order: see [`LastEnd::was_abrupt`]. `None` if it runs, or never ran.
+    ///
+    /// The error is in the daemon's own words. Control characters in it are shown escaped.
     ///
     /// # Errors
     ///
-    /// As [`signal`](Controller::signal).
-    pub async fn signal_user1(&self) -> Result<Delivery> {
-        self.signal(Signal::USR1).await
+    /// As [`state`](Controller::state).
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future changes nothing.
+    pub fn last_end(&self) -> Operation<Option<LastEnd>> {
+        Operation::new(probe::last_end(Arc::clone(&self.options)))
     }
 
-    /// SIGUSR2: the daemon's `on_user2` runs.
+    /// Sends the daemon a signal, and nothing else: a daemon that was stopped by SIGSTOP acts on it after a SIGCONT.
+    ///
+    /// A daemon that is about to exit runs no hooks any more. SIGUSR1, SIGUSR2 and SIGHUP are not sent to it then, and
+    /// the result is [`Delivery::NotRunning`].
     ///
     /// # Errors
     ///
-    /// As [`signal`](Controller::signal).
-    pub async fn signal_user2(&self) -> Result<Delivery> {
-        self.signal(Signal::USR2).await
+    /// As [`stop`](Controller::stop). It is no error if the daemon does not run.
+    ///
+    /// # Cancel safety
+    ///
+    /// If the future is dropped, the signal was sent or it was not.
+    pub fn signal(&self, signal: Signal) -> Operation<Delivery> {
+        Operation::new(control::signal(Arc::clone(&self.options), signal))
     }
 
-    /// SIGHUP: the daemon's `on_hangup` runs.
+    /// Sends SIGUSR1: the daemon's `on_user1` runs.
     ///
     /// # Errors
     ///
     /// As [`signal`](Controller::signal).
-    pub async fn reload(&self) -> Result<Delivery> {
-        self.signal(Signal::HUP).await
+    pub fn signal_user1(&self) -> Operation<Delivery> {
+        self.signal(Signal::USR1)
     }
 
-    fn send(&self, process: &Process, signal: Signal) -> Result<Delivery> {
-        match process.signal(signal) {
-            Ok(()) => Ok(Delivery::Delivered),
-            Err(error) if error.is_not_found() => Ok(Delivery::NotRunning),
-            Err(error) => Err(error),
-        }
+    /// Sends SIGUSR2: the daemon's `on_user2` runs.
+    ///
+    /// # Errors
+    ///
+    /// As [`signal`](Controller::signal).
+    pub fn signal_user2(&self) -> Operation<Delivery> {
+        self.signal(Signal::USR2)
     }
 
-    /// The running daemon, after waiting for one that is just being started or ends.
-    async fn find(&self) -> Result<Option<Process>> {
-        let begun = Instant::now();
-        loop {
-            match self.hold().await? {
-                (Standing::Stopped, _) => return Ok(None),
-                (_, Some(process)) => return Ok(Some(process)),
-                (_, None) if begun.elapsed() > self.settings.start_timeout => return Err(self.stuck()),
-                (_, None) => {}
-            }
-            Timer::after(LOOK_AGAIN).await;
-        }
+    /// Sends SIGHUP: the daemon's `on_hangup` runs.
+    ///
+    /// # Errors
+    ///
+    /// As [`signal`](Controller::signal).
+    pub fn reload(&self) -> Operation<Delivery> {
+        self.signal(Signal::HUP)
     }
-
-    /// What the locks say, and a handle to the daemon. All in one go, since each way to another thread and back is time that
-    /// a stop takes.
-    async fn hold(&self) -> Result<(Standing, Option<Process>)> {
-        let settings = Arc::clone(&self.settings);
-        LOOKING
-            .run(move || {
-                let Sight { standing, process, .. } = look(&settings)?;
-                Ok((standing, process?))
-            })
-            .await
-    }
-
-    /// Removes what a killed daemon has left, unless somebody starts it anew already.
-    async fn clear_away(&self) {
-        let settings = Arc::clone(&self.settings);
-        let cleared = LOOKING.run(move || {
-            if let Ok(Some(files)) =
-                settings.place(settings.names_another_user()).and_then(|place| place.open_to_clear())
-            {
-                let _ = files.claim();
-            }
-        });
-        clear_in_time(cleared).await;
-    }
-
-    fn stuck(&self) -> Error {
-        let name = self.settings.name;
-        let message = format!(
-            "whether the daemon `{name}` runs can't be proved: its launch lock is held, and for {:.1?} nobody has become the \
-             daemon; it may be a child that an ended daemon has left behind",
-            self.settings.start_timeout
-        );
-        Error::new(ErrorKind::Unverifiable, message)
-    }
-}
-
-/// What can be seen of a daemon.
-struct Sight {
-    standing: Standing,
-    /// A handle to the daemon that runs; an error where there are no handles.
-    process: Result<Option<Process>>,
-    /// Without them, this very process is the daemon, or none was ever started.
-    files: Option<Files>,
-}
-
-/// Looks, and proves what it sees. Opens files, so not for an executor.
-fn look(settings: &Settings) -> Result<Sight> {
-    let place = settings.place(settings.names_another_user())?;
-    if let Some(standing) = place.own_standing() {
-        let process = match standing {
-            Standing::Running(pid) => Process::open(pid).map(Some),
-            Standing::Stopped | Standing::Between => Ok(None),
-        };
-        return Ok(Sight { standing, process, files: None });
-    }
-    let Some(mut files) = place.open_to_look()? else {
-        return Ok(Sight { standing: Standing::Stopped, process: Ok(None), files: None });
-    };
-    let (standing, process) = files.look()?;
-    Ok(Sight { standing, process, files: Some(files) })
 }
 
 impl<D> Clone for Controller<D> {
     fn clone(&self) -> Self {
-        Controller { settings: Arc::clone(&self.settings), daemon: PhantomData }
+        Controller { options: Arc::clone(&self.options), daemon: PhantomData }
     }
 }
 
-/// Arguments may be secrets, so they are not shown.
+/// Does not show the arguments, which may be secrets.
 impl<D> fmt::Debug for Controller<D> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Controller")
-            .field("name", &self.settings.name)
-            .field("instance", &self.settings.instance)
+            .field("name", &self.options.name)
+            .field("instance", &self.options.instance)
             .finish_non_exhaustive()
     }
-}
-
-/// A daemon that is ready.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Started {
-    pid: u32,
-    is_already_running: bool,
-}
-
-impl Started {
-    /// Its number.
-    pub fn pid(&self) -> u32 {
-        self.pid
-    }
-
-    /// Whether it was not this call that started it.
-    pub fn already_running(&self) -> bool {
-        self.is_already_running
-    }
-}
-
-/// A daemon that does not run.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Stopped {
-    was_running: bool,
-    exit_status: Option<ExitStatus>,
-    forced: bool,
-}
-
-impl Stopped {
-    fn not_running() -> Stopped {
-        Stopped { was_running: false, exit_status: None, forced: false }
-    }
-
-    /// Whether it ran when it was asked for.
-    pub fn was_running(&self) -> bool {
-        self.was_running
-    }
-
-    /// How it ended, where the system tells: on Linux from 6.15 on always, before that only as long as nobody has reaped
-    /// it, or when this process is the one to do it.
-    pub fn exit_status(&self) -> Option<ExitStatus> {
-        self.exit_status
-    }
-
-    /// Whether it had to be killed.
-    pub fn forced(&self) -> bool {
-        self.forced
-    }
-}
-
-/// Whether a signal had somebody to go to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Delivery {
-    /// The daemon has it.
-    Delivered,
-    /// There is no daemon.
-    NotRunning,
-}
-
-/// What a daemon does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum State {
-    /// It does not run.
-    Stopped,
-    /// It is being started, or is ending.
-    Starting,
-    /// It is ready.
-    #[non_exhaustive]
-    Running {
-        /// Its number.
-        pid: u32,
-        /// When it was started.
-        since: SystemTime,
-    },
 }

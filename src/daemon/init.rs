@@ -1,30 +1,29 @@
-//! Where a program becomes its daemon: the start of `main`.
+//! The first line of `main`, where a process that was started as a daemon becomes it.
 
 use std::fmt;
 use std::io::Write;
 use std::mem;
-use std::path::PathBuf;
 use std::pin::Pin;
-use std::sync::OnceLock;
 use std::task::{Context as TaskContext, Poll};
 
-use crate::daemon::handshake::Stage;
-use crate::daemon::stage::{self, Launch, Which};
-use crate::daemon::{Daemon, identity, runner};
+use crate::daemon::author::Daemon;
+use crate::daemon::log_keeper;
+use crate::daemon::output;
+use crate::daemon::paths;
+use crate::daemon::program::{self, NO_STARTER, Role};
+use crate::daemon::protocol::{FailedStep, StageFailure};
+use crate::daemon::runner;
+use crate::daemon::stage::{self, Stage2};
+use crate::daemon::this_daemon;
+use crate::process::kill_registered_now;
 use crate::sys::detach;
-
-/// The program, as it was when `init` was called; says also that it was called.
-static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
-
-/// The file that this program runs, if [`init`] was called in this process.
-pub(crate) fn program() -> Option<&'static PathBuf> {
-    PROGRAM.get()
-}
 
 /// The first line of `main` in a program that has daemons.
 ///
-/// In an ordinary run it does nothing but remember that it was called. In a process that a [`Controller`](crate::Controller)
-/// has started to be a daemon, the rest of that line never returns.
+/// In an ordinary run that line only remembers how the program was called. In a process that a
+/// [`Controller`](crate::Controller) has started to be a daemon, it runs the daemon, and never returns.
+///
+/// With [`run_on`](Init::run_on), the daemon has its own executor:
 ///
 /// ```no_run
 /// # use deluxe_process::daemon::Context;
@@ -41,7 +40,7 @@ pub(crate) fn program() -> Option<&'static PathBuf> {
 /// }
 /// ```
 ///
-/// In an async `main`, the daemon runs on the executor that is there already:
+/// In an async `main`, the daemon runs on the executor of `main`:
 ///
 /// ```no_run
 /// # use deluxe_process::daemon::Context;
@@ -59,25 +58,30 @@ pub(crate) fn program() -> Option<&'static PathBuf> {
 /// }
 /// ```
 pub fn init() -> Init {
-    let program = std::env::current_exe().unwrap_or_default();
-    let _ = PROGRAM.set(program);
-    let which = stage::of_this_process();
-    if which == Some(Which::First) {
-        stage::run_first();
+    program::remember();
+    let role = Role::of_this_process();
+    match role {
+        Role::Stage1 => stage::run_stage_1(),
+        Role::LogKeeper => log_keeper::run(),
+        Role::Stage2 | Role::Ordinary => {}
     }
-    Init { is_daemon: which == Some(Which::Second), daemons: Vec::new() }
+    Init { is_daemon: role == Role::Stage2, daemons: Vec::new() }
 }
 
 type Life = Pin<Box<dyn Future<Output = i32> + Send>>;
 
 /// Makes the life of one kind of daemon.
-type Begin = fn(Launch) -> Life;
+type MakeLife = fn(Stage2) -> Life;
 
 /// The daemons of this program; see [`init`].
-#[must_use = "a daemon runs only where `run_on` is called, or this is awaited"]
+///
+/// [`run_on`](Init::run_on) or an await has to follow: a process that was started as a daemon exits if this is dropped
+/// instead. Once the daemon runs, its executor has to poll it to completion. If the executor drops it, the daemon ends
+/// without an orderly end, and in an async `main` the process exits.
+#[must_use = "a daemon runs only if `run_on` is called, or this is awaited"]
 pub struct Init {
     is_daemon: bool,
-    daemons: Vec<(&'static str, Begin)>,
+    daemons: Vec<(&'static str, MakeLife)>,
 }
 
 impl Init {
@@ -85,18 +89,21 @@ impl Init {
     ///
     /// # Panics
     ///
-    /// When the name was registered already, or can't be part of a file's name: both are mistakes in the program.
+    /// If the name is registered already, or can't be part of a file's name.
     pub fn register<D: Daemon>(mut self) -> Init {
-        if let Err(error) = identity::check_name("daemon's name", D::NAME) {
+        if let Err(error) = paths::check_name("daemon's name", D::NAME) {
             panic!("{error}");
         }
         assert!(!self.daemons.iter().any(|(name, _)| *name == D::NAME), "two daemons are named `{}`", D::NAME);
-        self.daemons.push((D::NAME, |launch| Box::pin(runner::live::<D>(launch))));
+        self.daemons.push((D::NAME, |stage_2| Box::pin(runner::live::<D>(stage_2))));
         self
     }
 
-    /// In a process that was started as a daemon: runs it on this executor, and ends the process. Otherwise returns at
-    /// once, without calling the executor.
+    /// In a process that was started as a daemon: runs it on this executor, and exits. Otherwise returns at once,
+    /// without calling the executor.
+    ///
+    /// The executor is a function that runs a future to completion, such as `futures_lite::future::block_on` or
+    /// `|daemon| runtime.block_on(daemon)`. It has to return the future's output, which proves that it did.
     pub fn run_on(self, executor: impl FnOnce(Main) -> Finished) {
         if let Some(main) = self.into_main() {
             finish(executor(main));
@@ -107,33 +114,33 @@ impl Init {
         if !mem::take(&mut self.is_daemon) {
             return None;
         }
-        let launch = stage::begin_launch();
-        detach::set_command_name(&launch.name);
-        let life = self.daemons.iter().find(|(name, _)| *name == launch.name).map(|(_, live)| *live);
-        let Some(live) = life else {
+        let stage_2 = Stage2::receive();
+        detach::set_command_name(&stage_2.name);
+        let Some((_, live)) = self.daemons.iter().find(|(name, _)| *name == stage_2.name) else {
             let names = self.daemons.iter().map(|(name, _)| (*name).to_owned()).collect();
-            launch.fail(Stage::Name, names);
+            stage_2.fail(StageFailure::new(FailedStep::Name, names));
             detach::exit_now(1);
         };
-        Some(Main(live(launch)))
+        Some(Main(live(stage_2)))
     }
 }
 
 impl Drop for Init {
-    /// A process that was begun to be the daemon, and never came to `run_on` or an await, must not go on as the ordinary
-    /// program: nobody has asked for that one.
+    /// A process that was started as a daemon must not go on as the ordinary program, which nobody has asked for.
     fn drop(&mut self) {
         if self.is_daemon {
-            do_not_go_on("`daemon::init()` was called, but neither `run_on` nor `await` on what it gave");
+            exit_unless_panicking("`daemon::init()` was called, but neither `run_on` nor `await` on what it gave");
         }
     }
 }
 
-/// For a process that was begun to be the daemon, and is not: ends it, unless a panic does so already.
-fn do_not_go_on(why: &str) {
+/// Ends a process that was started as a daemon and is not one, unless a panic does so already.
+fn exit_unless_panicking(why: &str) {
     if !std::thread::panicking() {
         eprintln!("{why}");
-        detach::exit_now(stage::NOT_ASKED);
+        // If the daemon has run for a while.
+        kill_registered_now();
+        detach::exit_now(NO_STARTER);
     }
 }
 
@@ -141,7 +148,7 @@ impl IntoFuture for Init {
     type Output = ();
     type IntoFuture = Standby;
 
-    /// In a process that was started as a daemon: runs it, and ends the process. Otherwise ready at once.
+    /// In a process that was started as a daemon: runs it, and exits. Otherwise ready at once.
     fn into_future(self) -> Standby {
         Standby(self.into_main())
     }
@@ -153,7 +160,8 @@ impl fmt::Debug for Init {
     }
 }
 
-/// The daemon itself, to be run to its end by an executor.
+/// The daemon, for the executor of [`Init::run_on`].
+#[doc(hidden)]
 #[must_use = "the daemon runs only when this is awaited"]
 pub struct Main(Life);
 
@@ -171,11 +179,13 @@ impl fmt::Debug for Main {
     }
 }
 
-/// Proof that [`Main`] was run to its end: an executor that merely spawns it has none to give.
+/// Proof that [`Main`] was polled to completion. An executor that merely spawns it has none.
+#[doc(hidden)]
 #[derive(Debug)]
 pub struct Finished(i32);
 
-/// Waits for nothing in an ordinary run, and is the whole of a daemon's life in its process; see [`init`].
+/// The future of an [`Init`].
+#[doc(hidden)]
 #[must_use = "a daemon runs only when this is awaited"]
 #[derive(Debug)]
 pub struct Standby(Option<Main>);
@@ -192,25 +202,27 @@ impl Future for Standby {
 }
 
 impl Drop for Standby {
-    /// As for [`Init`]: with the daemon's life gone, there is nothing that this process is for.
+    /// As for [`Init`].
     fn drop(&mut self) {
         if self.0.is_some() {
-            do_not_go_on("what `daemon::init()` gave was not awaited to its end");
+            exit_unless_panicking("what `daemon::init()` gave was not awaited to its end");
         }
     }
 }
 
-/// The daemon's last acts.
+/// The last acts of the daemon's process.
 fn finish(finished: Finished) -> ! {
     let _ = std::io::stdout().flush();
-    identity::leave();
+    output::end();
+    this_daemon::leave(finished.0);
     std::process::exit(finished.0)
 }
 
-/// Lets test programs whose `main` is libtest's start daemons: the daemons and the executor for them, once per test program.
+/// Lets test programs with libtest's `main` start daemons. Names the daemons and their executor, once per test program.
 ///
-/// [`init`] has to be the first thing that a program does, and such a program has no `main` to say so in. This runs it
-/// before `main`, where the dynamic loader calls a program's initialisers. Tests with `harness = false` need it not.
+/// [`init`] has to be the first thing that a program does, and such a program has no `main` of yours to call it. This
+/// macro calls it before `main`, where the dynamic loader runs a program's initializers. Tests with `harness = false`
+/// do not need it.
 ///
 /// ```
 /// # use deluxe_process::daemon::Context;

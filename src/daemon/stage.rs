@@ -1,248 +1,227 @@
-//! The two processes between a starter and its daemon, each begun by executing this program again.
+//! The two processes between a starter and its daemon. Each is this program, executed again.
 //!
-//! Stage 1 leaves the starter's session and starts stage 2; stage 2, which leads no session and so can never get a terminal,
-//! is the daemon. Nothing forks: the double fork's effect without its danger to a program that has threads.
+//! Stage 1 leaves the starter's session and executes stage 2. Stage 2 leads no session, so it can never get a terminal,
+//! and becomes the daemon. This has the effect of the double fork without forking, which is unsafe in a program with
+//! threads.
 //!
-//! Where root starts a daemon that runs as another user, stage 2 is that user's from its first instruction on. Stage 1 is
-//! root's and runs none of the daemon's own code, and no program that is running ever changes whose it is.
+//! If root starts a daemon that runs as another user, stage 2 is that user's from its first instruction on. Stage 1 is
+//! root's and runs none of the daemon's own code. No running program ever changes its user.
 //!
-//! Neither has a limit for how long the other side may be silent. A starter that is stopped (SIGSTOP) goes on where it was
-//! when it is told to, and one that is gone is noticed at once; the limit of a start is the starter's own. And who runs a
-//! stage by hand and says nothing has a process that sleeps, as his own user, which `sleep` would give him as well.
+//! Neither stage limits how long the other side may be silent. A starter that is stopped (SIGSTOP) goes on where it
+//! was, one that is gone is noticed at once, and the time limit of a start is the starter's. Running a stage by hand
+//! just gives you a sleeping process with your own privileges.
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
-use crate::daemon::causes;
-use crate::daemon::handshake::{self, Answer, Hello, Orders, STAGE_1, STAGE_2, Stage, VERSION, Whom};
-use crate::daemon::identity::{self, Files, Place};
-use crate::sys::{self, Blueprint, Identity, Refusal, Source, Step, detach, handover};
-
-/// How a stage ends that was not begun by a starter of ours, or whose starter is gone.
-pub(crate) const NOT_ASKED: i32 = 71;
-
-/// This program, as the kernel keeps it: also when the file was deleted or replaced.
-pub(crate) const SELF: &str = "/proc/self/exe";
-
-/// Which stage of a daemon this process was begun as, by its second argument.
-pub(crate) fn of_this_process() -> Option<Which> {
-    let mark = std::env::args_os().nth(1)?;
-    if mark == STAGE_1 {
-        Some(Which::First)
-    } else if mark == STAGE_2 {
-        Some(Which::Second)
-    } else {
-        None
-    }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Which {
-    First,
-    Second,
-}
-
-/// The starter's socket, which is stdin. Somebody who merely passed our mark has none, or is another user; and who calls a
-/// program that has more rights than he does must not decide what it runs, nor which files it writes. root is believed by
-/// everybody: he starts daemons as other users, and could do with this process whatever he likes anyway.
-fn starter() -> Option<OwnedFd> {
-    if detach::is_privileged_by_exec() {
-        return None;
-    }
-    let socket = detach::duplicate_stdin().ok()?;
-    let peer = handover::peer_uid(&socket).ok()?;
-    (peer == 0 || peer == rustix::process::geteuid().as_raw()).then_some(socket)
-}
+use crate::daemon::log;
+use crate::daemon::log_keeper;
+use crate::daemon::output;
+use crate::daemon::paths::DaemonPaths;
+use crate::daemon::program::{self, NO_STARTER, STAGE_2};
+use crate::daemon::protocol::{
+    self, FailedStep, RunAs, Stage1Request, Stage2Request, StageFailure, StageReply, VERSION, causes,
+};
+use crate::daemon::this_daemon;
+use crate::process::{DaemonMark, kill_all_of_this_daemon};
+use crate::sys::{
+    self, AsDescriptor, BorrowedDescriptor, Credentials, Descriptor, SpawnError, SpawnPlan, SpawnStep, StdioSource,
+    detach, errno, fd_passing, own_program,
+};
 
 /// All of stage 1. Does not return.
-pub(crate) fn run_first() -> ! {
-    let Some(socket) = starter() else { detach::exit_now(NOT_ASKED) };
+pub(crate) fn run_stage_1() -> ! {
+    let Some(socket) = program::starter_socket() else { detach::exit_now(NO_STARTER) };
     let mut descriptors = Vec::new();
-    let Ok(Some(hello)) = handshake::read::<Hello>(socket.as_fd(), &mut descriptors) else {
-        detach::exit_now(NOT_ASKED)
+    let Ok(Some(request)) = protocol::read::<Stage1Request>(socket.as_fd(), &mut descriptors) else {
+        detach::exit_now(NO_STARTER)
     };
-    let answer = match begin_second(descriptors.pop(), &hello) {
+    match execute_stage_2(descriptors.pop(), &request) {
         Ok((pid, pidfd)) => {
-            let descriptors: Vec<BorrowedFd<'_>> = pidfd.iter().map(AsFd::as_fd).collect();
-            let _ = handshake::write(socket.as_fd(), &Answer::Spawned { pid }, &descriptors);
-            detach::exit_now(0);
+            let descriptors: Vec<BorrowedDescriptor<'_>> = pidfd.iter().map(AsDescriptor::as_fd).collect();
+            let _ = protocol::write(socket.as_fd(), &StageReply::Spawned { pid }, &descriptors);
+            detach::exit_now(0)
         }
-        Err((stage, causes)) => Answer::Failed { stage, causes },
-    };
-    let _ = handshake::write(socket.as_fd(), &answer, &[]);
-    detach::exit_now(1);
+        Err(failure) => {
+            let _ = protocol::write(socket.as_fd(), &StageReply::Failed(failure), &[]);
+            detach::exit_now(1)
+        }
+    }
 }
 
-fn begin_second(socket: Option<OwnedFd>, hello: &Hello) -> Result<(u32, Option<OwnedFd>), (Stage, Vec<String>)> {
-    if hello.version != VERSION || hello.build != handshake::build_id(Path::new(SELF)) {
+fn execute_stage_2(
+    socket: Option<Descriptor>,
+    request: &Stage1Request,
+) -> Result<(u32, Option<Descriptor>), StageFailure> {
+    if request.version != VERSION || request.build != own_program::build_id() {
         let message = "the program was replaced by another version while it was starting its daemon";
-        return Err((Stage::Handshake, vec![message.into()]));
+        return Err(StageFailure::new(FailedStep::Handshake, vec![message.into()]));
     }
     let Some(socket) = socket else {
-        return Err((Stage::Handshake, vec!["the second stage's socket did not come along".into()]));
+        let message = "the second stage's socket did not come along";
+        return Err(StageFailure::new(FailedStep::Handshake, vec![message.into()]));
     };
-    let failed = |what: &str, error: io::Error| (Stage::Detach, vec![what.to_owned(), error.to_string()]);
-    detach::close_others_on_exec().map_err(|error| failed("could not keep open files from the daemon", error))?;
+    let failed = |what: &'static str| move |error: io::Error| StageFailure::io(FailedStep::Detach, what, &error);
+    detach::close_others_on_exec().map_err(failed("could not keep open files from the daemon"))?;
     detach::reset_signals();
-    detach::start_session().map_err(|error| failed("could not leave the session", error))?;
-    let directory = PathBuf::from(hello.working_directory.clone());
-    // Another user enters it with his own rights, on his way to stage 2.
-    if hello.user.is_none() {
-        std::env::set_current_dir(&directory).map_err(|error| {
-            let message = format!("could not change to the directory `{}`", directory.display());
-            (Stage::Directory, vec![message, error.to_string()])
+    detach::start_session().map_err(failed("could not leave the session"))?;
+    let current_dir = PathBuf::from(request.current_dir.clone());
+    // Another user enters it with that user's own rights, on the way to stage 2.
+    if request.run_as.is_none() {
+        std::env::set_current_dir(&current_dir).map_err(|error| {
+            let message = format!("could not change to the directory `{}`", current_dir.display());
+            StageFailure::io(FailedStep::CurrentDir, message, &error)
         })?;
     }
-    detach::set_umask(hello.umask);
-    let blueprint = Blueprint {
-        program: SELF.into(),
-        argv: vec![std::env::args_os().next().unwrap_or_default(), STAGE_2.into(), hello.name.clone().into()],
-        environment: None,
-        directory: hello.user.is_some().then_some(directory),
-        stdin: Source::Descriptor(Arc::new(socket)),
-        stdout: Source::Inherit,
-        stderr: Source::Inherit,
-        process_group: None,
-        is_new_session: false,
-        limits: Vec::new(),
-        identity: hello.user.clone().map(|Whom { uid, gid, groups, .. }| Identity { uid, gid, groups }),
+    detach::set_umask(request.umask);
+    detach::reset_priorities();
+    let argv = vec![std::env::args_os().next().unwrap_or_default(), STAGE_2.into(), request.name.clone().into()];
+    let plan = SpawnPlan {
+        directory: request.run_as.is_some().then_some(current_dir),
+        stdin: StdioSource::Descriptor(Arc::new(socket)),
+        identity: request.run_as.clone().map(|RunAs { uid, gid, groups, .. }| Credentials { uid, gid, groups }),
+        ..SpawnPlan::new(own_program::EXECUTABLE, argv)
     };
-    sys::spawn_detached(&blueprint).map_err(|refusal| match (&hello.user, &blueprint.directory) {
-        (Some(user), Some(directory)) => explain(&user.name, directory, &refusal),
-        _ => failed("could not start the daemon's process", refusal.error),
+    sys::spawn_detached(&plan).map_err(|refusal| match (&request.run_as, &plan.directory) {
+        (Some(user), Some(directory)) => not_run_as(&user.name, directory, &refusal),
+        _ => failed("could not start the daemon's process")(refusal.error),
     })
 }
 
-/// Why there is no second stage that runs as this user. Not every engine tells what has failed, but then only two steps
-/// can have been denied.
-fn explain(user: &str, directory: &Path, refusal: &Refusal) -> (Stage, Vec<String>) {
-    let program = std::env::current_exe().unwrap_or_else(|_| SELF.into());
+/// Why stage 2 does not run as this user. Not every engine tells which step failed, but only two steps can be denied.
+fn not_run_as(user: &str, directory: &Path, refusal: &SpawnError) -> StageFailure {
+    let program = std::env::current_exe().unwrap_or_else(|_| own_program::EXECUTABLE.into());
     let (program, directory) = (program.display(), directory.display());
-    let is_denied = refusal.error.raw_os_error() == Some(libc::EACCES);
-    let (stage, message) = match refusal.step {
-        Step::Directory => (Stage::Directory, format!("the user `{user}` can't change to the directory `{directory}`")),
-        Step::Execute if is_denied => (Stage::Rights, format!("the user `{user}` may not execute `{program}`")),
-        Step::Any if is_denied => {
-            let message = format!("the user `{user}` may not execute `{program}`, or not enter `{directory}`");
-            (Stage::Rights, message)
+    let is_denied = errno::is_access_denied(&refusal.error);
+    let (step, message) = match refusal.step {
+        SpawnStep::Directory => {
+            (FailedStep::CurrentDir, format!("the user `{user}` can't change to the directory `{directory}`"))
         }
-        _ => (Stage::Detach, format!("could not start the daemon's process as the user `{user}`")),
+        SpawnStep::Execute if is_denied => {
+            (FailedStep::Rights, format!("the user `{user}` may not execute `{program}`"))
+        }
+        SpawnStep::Any if is_denied => {
+            let message = format!("the user `{user}` may not execute `{program}`, or not enter `{directory}`");
+            (FailedStep::Rights, message)
+        }
+        _ => (FailedStep::Detach, format!("could not start the daemon's process as the user `{user}`")),
     };
-    (stage, vec![message, refusal.error.to_string()])
+    StageFailure::io(step, message, &refusal.error)
 }
 
-/// Where stage 2 is on its way, seen by the watcher as well.
-const LAUNCHING: u8 = 0;
+/// How far stage 2 has come. The thread that watches the starter sees it as well.
+const STARTING: u8 = 0;
 const COMMITTED: u8 = 1;
 const ABANDONED: u8 = 2;
 
-/// Stage 2 before its commit: what the starter sent, and the way to answer it.
+/// Stage 2 before the commit: what the starter sent, and the way to reply.
 #[derive(Debug)]
-pub(crate) struct Launch {
-    socket: OwnedFd,
-    state: Arc<AtomicU8>,
-    pub(crate) place: Place,
+pub(crate) struct Stage2 {
+    socket: Descriptor,
+    progress: Arc<AtomicU8>,
+    pub(crate) paths: DaemonPaths,
     pub(crate) name: String,
     pub(crate) instance: Option<String>,
-    pub(crate) log_file: Option<PathBuf>,
     pub(crate) arguments: Vec<u8>,
+    /// Why stdout and stderr could not be set up, if they could not.
+    pub(crate) output: Result<(), StageFailure>,
 }
 
-/// Reads what the starter sends, and from then on ends this process when the starter is gone before the daemon is ready.
-/// A process that nobody started like this ends here.
-pub(crate) fn begin_launch() -> Launch {
-    receive_launch().unwrap_or_else(|| detach::exit_now(NOT_ASKED))
+impl Stage2 {
+    /// Reads what the starter sends, and from then on ends this process if the starter is gone before the daemon is
+    /// ready. Ends this process if no starter executed it.
+    pub(crate) fn receive() -> Stage2 {
+        Stage2::try_receive().unwrap_or_else(|| detach::exit_now(NO_STARTER))
+    }
+
+    fn try_receive() -> Option<Stage2> {
+        let socket = program::starter_socket()?;
+        DaemonMark::adopt();
+        // What `setup` starts would inherit the socket as its stdin, and the starter would wait for that to end, too.
+        let null = File::options().read(true).write(true).open("/dev/null").ok()?;
+        detach::replace_stdin(null.as_fd()).ok()?;
+        let name = std::env::args_os().nth(2)?.into_string().ok()?;
+        let mut descriptors = Vec::new();
+        let request: Stage2Request = protocol::read(socket.as_fd(), &mut descriptors).ok()??;
+        let length = usize::try_from(request.arguments).ok()?;
+        let arguments = protocol::read_long(socket.as_fd(), length, &mut descriptors)?;
+        // The last one is sent only if there is a log.
+        let to_starter = (descriptors.len() > 3).then(|| descriptors.pop()).flatten();
+        let [directory, lock, printed] = <[Descriptor; 3]>::try_from(descriptors).ok()?;
+        let paths = DaemonPaths {
+            directory: request.directory.into(),
+            application: request.application,
+            stem: request.stem,
+            pidfile: request.pidfile.map(PathBuf::from),
+            is_another_users: request.is_another_users,
+        };
+        this_daemon::take_over(paths.clone(), lock.into(), request.directory_id, directory).ok()?;
+        let progress = Arc::new(AtomicU8::new(STARTING));
+        watch_starter(socket.try_clone().ok()?, Arc::clone(&progress)).ok()?;
+        // Only now, since the file system may not answer: then the starter ends this process, or the starter's end
+        // does.
+        let log_file = request.log_file.map(PathBuf::from);
+        let opened = log_file.as_deref().map(log::open).transpose();
+        let output = opened.map_err(|causes| StageFailure::new(FailedStep::Log, causes)).and_then(|log| {
+            output::begin(log, null.into(), printed, to_starter, &name)
+                .map_err(|error| StageFailure::io(FailedStep::Log, "could not set up stdout and stderr", &error))
+        });
+        Some(Stage2 { socket, progress, paths, name, instance: request.instance, arguments, output })
+    }
+
+    /// Makes this process the daemon: from here on it lives without its starter. An error was sent to the starter.
+    pub(crate) fn commit(self) -> Result<(), NotCommitted> {
+        // One step: either the watcher ends this process, and there is no daemon, or it never will.
+        if self.progress.compare_exchange(STARTING, COMMITTED, Ordering::AcqRel, Ordering::Acquire).is_err() {
+            abandon();
+        }
+        let committed = commit_all();
+        let reply = match &committed {
+            Ok(()) => StageReply::Ready,
+            Err(failure) => StageReply::Failed(failure.clone()),
+        };
+        let _ = protocol::write(self.socket.as_fd(), &reply, &[]);
+        committed.map_err(|_| NotCommitted)
+    }
+
+    /// Tells the starter why there will be no daemon.
+    pub(crate) fn fail(self, failure: StageFailure) {
+        output::end();
+        let _ = protocol::write(self.socket.as_fd(), &StageReply::Failed(failure), &[]);
+    }
 }
 
-fn receive_launch() -> Option<Launch> {
-    let socket = starter()?;
-    // Nobody but us may have the socket: what `setup` starts would inherit it as its stdin, and the starter would wait
-    // for that to end, too.
-    detach::replace_stdin(File::open("/dev/null").ok()?.as_fd()).ok()?;
-    let name = std::env::args_os().nth(2)?.into_string().ok()?;
-    let mut descriptors = Vec::new();
-    let orders: Orders = handshake::read(socket.as_fd(), &mut descriptors).ok()??;
-    let arguments = handshake::read_long(socket.as_fd(), usize::try_from(orders.arguments).ok()?, &mut descriptors)?;
-    let [directory, lock] = <[OwnedFd; 2]>::try_from(descriptors).ok()?;
-    let place = Place {
-        directory: orders.directory.into(),
-        application: orders.application,
-        stem: orders.stem,
-        pidfile: orders.pidfile.map(PathBuf::from),
-        is_another_users: orders.is_another_users,
-    };
-    identity::take_over(Files::handed_over(directory, lock.into(), place.clone()), orders.directory_id).ok()?;
-    let state = Arc::new(AtomicU8::new(LAUNCHING));
-    watch(socket.try_clone().ok()?, Arc::clone(&state)).ok()?;
-    Some(Launch {
-        socket,
-        state,
-        place,
-        name,
-        instance: orders.instance,
-        log_file: orders.log_file.map(PathBuf::from),
-        arguments,
-    })
+/// The daemon could not be made ready, and the starter knows why.
+#[derive(Debug)]
+pub(crate) struct NotCommitted;
+
+fn commit_all() -> Result<(), StageFailure> {
+    output::commit()
+        .map_err(|error| StageFailure::io(FailedStep::Commit, "could not let go of the starter's streams", &error))?;
+    this_daemon::become_daemon().map_err(|error| StageFailure::new(FailedStep::Commit, causes(&error)))
 }
 
-/// A thread, because a `setup` that blocks would never let a future see that the starter is gone.
-fn watch(socket: OwnedFd, state: Arc<AtomicU8>) -> io::Result<()> {
-    std::thread::Builder::new().name("deluxe-starter".into()).stack_size(64 * 1024).spawn(move || {
-        // The starter says nothing any more, so whatever comes is its end.
-        let _ = handover::receive(socket.as_fd(), &mut [0], &mut Vec::new());
-        // One step, the counterpart of the one in `commit`: only one of the two is taken.
-        if state.compare_exchange(LAUNCHING, ABANDONED, Ordering::AcqRel, Ordering::Acquire).is_ok() {
-            detach::exit_now(NOT_ASKED);
+/// The stack of the thread that watches the starter, and that looks through `/proc` if the starter is gone.
+const STACK_SIZE: usize = 256 * 1024;
+
+/// Ends this process, which will not be a daemon, with everything that `setup` has started.
+fn abandon() -> ! {
+    kill_all_of_this_daemon(log_keeper::is_log_keeper);
+    detach::exit_now(NO_STARTER)
+}
+
+/// Starts a thread for it: while `setup` blocks, no future could notice that the starter is gone.
+fn watch_starter(socket: Descriptor, progress: Arc<AtomicU8>) -> io::Result<()> {
+    std::thread::Builder::new().name("deluxe-starter".into()).stack_size(STACK_SIZE).spawn(move || {
+        // The starter sends nothing more, so this returns at its end.
+        let _ = fd_passing::receive(socket.as_fd(), &mut [0], &mut Vec::new());
+        // One step, the counterpart of the one in `commit`: only one of the two succeeds.
+        if progress.compare_exchange(STARTING, ABANDONED, Ordering::AcqRel, Ordering::Acquire).is_ok() {
+            abandon();
         }
     })?;
     Ok(())
-}
-
-impl Launch {
-    /// The daemon is ready: from here on it lives without its starter. Gives back why it can't.
-    pub(crate) fn commit(self) -> Result<(), ()> {
-        // One step: either the watcher ends this process, and nothing of a daemon may come of it, or it never will.
-        if self.state.compare_exchange(LAUNCHING, COMMITTED, Ordering::AcqRel, Ordering::Acquire).is_err() {
-            detach::exit_now(NOT_ASKED);
-        }
-        let Launch { socket, log_file, .. } = self;
-        let result = become_daemon(log_file.as_deref());
-        match result {
-            Ok(()) => {
-                let _ = handshake::write(socket.as_fd(), &Answer::Ready, &[]);
-                Ok(())
-            }
-            Err(causes) => {
-                let _ = handshake::write(socket.as_fd(), &Answer::Failed { stage: Stage::Commit, causes }, &[]);
-                Err(())
-            }
-        }
-    }
-
-    /// The daemon will not be: tells the starter why.
-    pub(crate) fn fail(self, stage: Stage, causes: Vec<String>) {
-        let _ = handshake::write(self.socket.as_fd(), &Answer::Failed { stage, causes }, &[]);
-    }
-}
-
-fn become_daemon(log_file: Option<&Path>) -> Result<(), Vec<String>> {
-    // What can fail without a trace comes first, what others see last.
-    let null = File::options().read(true).write(true).open("/dev/null");
-    let null = null.map_err(|error| vec!["could not open `/dev/null`".to_owned(), error.to_string()])?;
-    let log = match log_file {
-        None => None,
-        Some(path) => {
-            let opened = File::options().append(true).create(true).open(path);
-            Some(opened.map_err(|error| {
-                vec![format!("could not open the log file `{}`", path.display()), error.to_string()]
-            })?)
-        }
-    };
-    detach::replace_standard_streams(null.as_fd(), log.as_ref().unwrap_or(&null).as_fd())
-        .map_err(|error| vec!["could not let go of the starter's streams".to_owned(), error.to_string()])?;
-    identity::become_daemon().map_err(|error| causes(&error))
 }

@@ -1,26 +1,29 @@
-//! How a process is asked to end, and for how long.
+//! How a process is asked to end, and how long it may take.
 
 use std::time::Duration;
 
 use crate::signal::Signal;
 
-/// How to stop a process and its descendants: a signal, a time of grace, then SIGKILL for what is left.
+/// How to stop a process and everything that it has started: a signal, a grace period, then SIGKILL for what still
+/// runs.
 ///
 /// ```
 /// use deluxe_process::{Command, Shutdown, Signal};
 /// use std::time::Duration;
 ///
 /// let mut server = Command::new("server");
-/// server.shutdown(Shutdown::new().signal(Signal::INT).grace(Duration::from_secs(30)));
+/// let shutdown = Shutdown::new().signal(Signal::INT).grace(Duration::from_secs(30));
+/// assert_eq!((shutdown.get_signal(), shutdown.get_grace()), (Signal::INT, Duration::from_secs(30)));
+/// server.shutdown(shutdown);
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shutdown {
-    pub(crate) signal: Signal,
-    pub(crate) grace: Duration,
+    signal: Signal,
+    grace: Duration,
 }
 
 impl Shutdown {
-    /// SIGTERM, and five seconds.
+    /// SIGTERM, and a grace period of five seconds.
     pub fn new() -> Shutdown {
         Shutdown { signal: Signal::TERM, grace: Duration::from_secs(5) }
     }
@@ -30,16 +33,26 @@ impl Shutdown {
         Shutdown { signal: Signal::KILL, grace: Duration::ZERO }
     }
 
-    /// Asks with this signal.
+    /// Sets the signal that asks the processes to end. SIGKILL leaves no grace period.
     #[must_use]
     pub fn signal(self, signal: Signal) -> Shutdown {
         Shutdown { signal, ..self }
     }
 
-    /// Waits this long for all to end, before SIGKILL.
+    /// Sets the grace period: how long to wait for all processes to end, before SIGKILL.
     #[must_use]
     pub fn grace(self, grace: Duration) -> Shutdown {
         Shutdown { grace, ..self }
+    }
+
+    /// The signal that asks the processes to end.
+    pub fn get_signal(&self) -> Signal {
+        self.signal
+    }
+
+    /// The grace period.
+    pub fn get_grace(&self) -> Duration {
+        self.grace
     }
 }
 

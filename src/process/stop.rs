@@ -1,213 +1,281 @@
-//! The one way in which processes are stopped: timeouts, drops and `stop()` all end here.
+//! Stops a process with all its descendants. Time limits, drops and `stop()` all end here.
 //!
-//! It runs on the background thread, so that who asked for it may go away, and no executor reads `/proc`.
+//! A stop runs on the background thread, so that the caller may go away, and no executor reads `/proc`.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::collections::HashSet;
+use std::sync::Arc;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use async_io::Timer;
-use event_listener::Event;
-use futures_lite::future;
-
-use crate::background;
 use crate::error::{Error, ErrorKind, Result};
-use crate::process::leash;
+use crate::process::daemon_mark::DaemonMark;
+#[cfg(feature = "daemon")]
+use crate::process::exit_state;
+use crate::process::exit_state::{PendingKill, exiting, is_exiting};
+use crate::process::hold::Hold;
+use crate::process::mark::{self, Mark};
+use crate::process::shutdown::Shutdown;
+use crate::process::target::{GroupHold, Target};
 use crate::process::tree::Tree;
-use crate::process::{Deputy, Process, Shutdown};
+use crate::rt::background;
+use crate::rt::timeout::{unless, within};
 use crate::signal::Signal;
-use crate::trace;
+use crate::sys::{self, processes};
+use crate::trace::StopSpan;
 
-/// How long a process may take to die of SIGKILL before it is reported as still running: it can be held in the
-/// kernel by a device or a dead network mount.
+/// How long a process may take to die of SIGKILL before it is reported as still running: a device or a dead network
+/// mount can hold it in the kernel.
 const DIES_WITHIN: Duration = Duration::from_secs(10);
 
-/// How long what may not be signalled is given to end by itself, after the launcher that it ran under.
+/// After its launcher has ended, how long we wait for a process that we may not signal.
 const FOLLOWS_WITHIN: Duration = Duration::from_secs(1);
 
-/// What was begun before the program's end and must have come to its KILL by then.
-static PENDING: AtomicUsize = AtomicUsize::new(0);
+/// How often the exit looks for processes with marks. One that does not die must not keep it for ever.
+const MOST_LOOKS_AT_EXIT: usize = 50;
 
-/// Tells what waits for a time of grace that the program is about to end.
-static HURRY: Event = Event::new();
-
-/// How long the end of the program waits for that.
-const HURRIES_WITHIN: Duration = Duration::from_secs(1);
-
-/// A stop that was asked for.
-pub(super) struct Pending;
-
-impl Pending {
-    pub(super) fn new() -> Pending {
-        PENDING.fetch_add(1, Ordering::SeqCst);
-        Pending
-    }
+/// What a stop has reached.
+#[derive(Clone, Debug)]
+pub(crate) enum Reach {
+    /// The process and all its descendants.
+    All,
+    /// The process and those descendants that could be found and held; the error says what may still run.
+    Part(Error),
 }
 
-impl Drop for Pending {
-    fn drop(&mut self) {
-        PENDING.fetch_sub(1, Ordering::SeqCst);
-    }
+/// What the stop of a daemon differs in.
+#[cfg_attr(not(feature = "daemon"), allow(dead_code, reason = "for daemons, which not every program has"))]
+struct DaemonStop {
+    /// Which children of the daemon are left alone.
+    spared: fn(u32) -> bool,
+    /// `None` if it has to be read from the daemon's process.
+    mark: Option<DaemonMark>,
 }
 
-/// Stops `process` and its tree. Once polled it is carried out, even when dropped. `held` is let go of when all were
-/// asked: our ends of the pipes, whose end alone can end a process, and then its children are not found any more.
-pub(crate) async fn stop(process: Process, shutdown: Shutdown, held: impl Send + 'static) -> Result<()> {
-    background::carry_out(stop_here(process, shutdown, held, Pending::new())).await?
-}
-
-/// The same on the thread that polls; for the background thread.
-pub(super) fn stop_here(
-    process: Process,
-    shutdown: Shutdown,
-    held: impl Send,
-    pending: Pending,
-) -> impl Future<Output = Result<()>> + Send {
-    let trace = trace::Stop::new(process.id(), process.0.command.as_deref(), shutdown.signal);
-    trace.around(move |trace| carry_out(process, shutdown, held, pending, trace))
-}
-
-async fn carry_out(
-    process: Process,
-    shutdown: Shutdown,
-    held: impl Send,
-    pending: Pending,
-    trace: trace::Stop,
-) -> Result<()> {
-    let mut tree = Tree::of(&process);
-    if tree.has_ourselves() {
-        let message = "was not stopped: this program is part of what is to be stopped, and would be stopped amid it";
-        return Err(process.about(Error::new(ErrorKind::Unsupported, message)));
-    }
-    if let Some(deputy) = process.0.deputy.clone() {
-        return carry_out_with(&*deputy, &process, tree, shutdown, held, pending, trace).await;
-    }
-    // A child on its way to its program has none yet that could be asked; and ended by a signal that dumps its core, it would
-    // dump the memory that is still ours as well.
-    if shutdown.signal != Signal::KILL && !process.0.handle.is_on_its_way() {
-        tree.ask(shutdown.signal).await;
-        drop(held);
-        if ends_before(&mut tree, grace(shutdown)).await? {
-            return report(&process, tree);
+impl DaemonStop {
+    /// Without a mark, this is the tree as it lives.
+    fn extend(self, tree: Tree) -> Tree {
+        let mark = match self.mark {
+            Some(mark) => Some(mark.with_pid(tree.root.pid())),
+            None => DaemonMark::of(&tree.root),
+        };
+        let tree = tree.sparing(self.spared);
+        match mark {
+            Some(mark) => tree.of_daemon(mark),
+            None => tree,
         }
     }
-    trace.kills();
-    tree.kill().await;
-    drop(pending);
-    let dies_within = async {
-        Timer::after(DIES_WITHIN).await;
-    };
-    ends_before(&mut tree, dies_within).await?;
-    report(&process, tree)
 }
 
-/// The same for a tree that holds processes of another user.
-async fn carry_out_with(
-    deputy: &dyn Deputy,
-    process: &Process,
+/// Stops a process and its tree. Once polled, it runs to its end, even when dropped. `held` is dropped when all were
+/// asked: the closing of our pipes alone can end a process, and then its children are not found any more.
+pub(super) async fn stop(target: Arc<Target>, shutdown: Shutdown, held: impl Send + 'static) -> Result<Reach> {
+    background::run(stop_here(target, shutdown, held)).await?
+}
+
+/// Kills a daemon with everything that it has started, except other daemons, and those children for which `spared` is
+/// true. The mark is that of a daemon that this program has just started.
+#[cfg(feature = "daemon")]
+#[allow(dead_code, reason = "for daemons, which not every platform has")]
+pub(super) async fn kill_daemon(
+    target: Arc<Target>,
+    spared: fn(u32) -> bool,
+    mark: Option<DaemonMark>,
+) -> Result<Reach> {
+    background::run(stop_with(target, Shutdown::kill(), (), Some(DaemonStop { spared, mark }))).await?
+}
+
+/// As [`stop`] on the thread that polls; for the background thread.
+///
+/// This takes effect when it is called, not when it is first polled: the exit of this program waits for this stop, and the
+/// group is held.
+pub(super) fn stop_here(
+    target: Arc<Target>,
+    shutdown: Shutdown,
+    held: impl Send,
+) -> impl Future<Output = Result<Reach>> + Send {
+    stop_with(target, shutdown, held, None)
+}
+
+fn stop_with(
+    target: Arc<Target>,
+    shutdown: Shutdown,
+    held: impl Send,
+    daemon: Option<DaemonStop>,
+) -> impl Future<Output = Result<Reach>> + Send {
+    let pending = PendingKill::new();
+    // The caller's own hold may be gone by the first poll.
+    let group = GroupHold::new(&target);
+    let span = StopSpan::new(target.pid(), target.command.as_deref(), shutdown.get_signal());
+    span.around(move |span| async move {
+        let tree = Tree::of(&target);
+        let tree = match daemon {
+            Some(daemon) => daemon.extend(tree),
+            None => tree,
+        };
+        let reach = run(target, tree, shutdown, held, pending, span).await;
+        drop(group);
+        reach
+    })
+}
+
+/// Stops what is left of a process that has ended, and of what a hold leads to.
+pub(super) async fn stop_rest(target: Arc<Target>, hold: Hold, shutdown: Shutdown) -> Result<Reach> {
+    let tree = Tree::of(&target).held_by(hold);
+    let span = StopSpan::new(target.pid(), target.command.as_deref(), shutdown.get_signal());
+    run(target, tree, shutdown, (), PendingKill::new(), span).await
+}
+
+async fn run(
+    target: Arc<Target>,
     mut tree: Tree,
     shutdown: Shutdown,
     held: impl Send,
-    pending: Pending,
-    trace: trace::Stop,
-) -> Result<()> {
-    if shutdown.signal != Signal::KILL {
-        let asked = async {
-            let ended = tree.ask_with(deputy, shutdown.signal, held).await;
-            ended.map_err(|error| Error::io("could not be awaited while it was stopped", error))?;
-            Ok(true)
+    pending: PendingKill,
+    span: StopSpan,
+) -> Result<Reach> {
+    let wait_failed = |error| Error::io("could not be awaited while it was stopped", error);
+    let signal_proxy = target.signal_proxy.as_deref();
+    tree.find().await;
+    if tree.has_ourselves() {
+        let message = "was not stopped: this program is part of what is to be stopped, and could not finish the stop";
+        return Err(target.about(Error::new(ErrorKind::Unsupported, message)));
+    }
+    // Before its exec, a child has no program that handles the signal, and a core dump would include our memory.
+    if shutdown.get_signal() != Signal::KILL && !target.handle.is_on_its_way() {
+        let ended = match signal_proxy {
+            Some(signal_proxy) => {
+                let ended = tree.request_end_with(signal_proxy, shutdown.get_signal(), held);
+                within_grace(shutdown.get_grace(), ended).await
+            }
+            None => {
+                tree.request_end(shutdown.get_signal()).await;
+                drop(held);
+                within_grace(shutdown.get_grace(), tree.ended()).await
+            }
         };
-        let late = async {
-            grace(shutdown).await;
-            Ok(false)
-        };
-        if future::or(asked, late).await? {
-            return report(process, tree);
+        if ended.transpose().map_err(wait_failed)?.is_some() {
+            return report(&target, tree);
         }
-        if leash::is_over() && tree.is_out_of_reach() {
-            // No deputy is started any more, and a launcher that is killed leaves its command to itself.
-            return report(process, tree);
+        // At exit no proxy can be started any more, and a launcher that is killed leaves its command to itself.
+        if signal_proxy.is_some() && is_exiting() && tree.hold.cgroup().is_none() && tree.has_refused() {
+            return report(&target, tree);
         }
     }
-    trace.kills();
-    tree.kill_with(deputy).await;
+    span.kills();
+    match signal_proxy {
+        Some(signal_proxy) => tree.kill_with(signal_proxy).await,
+        None => tree.kill().await,
+    }
     drop(pending);
-    let dies_within = async {
-        Timer::after(DIES_WITHIN).await;
-    };
-    ends_before(&mut tree, dies_within).await?;
-    if !tree.survivors().is_empty() {
-        // A terminal of its own, which went with the launcher, may end the rest.
-        tree.insist();
-        let follows_within = async {
-            Timer::after(FOLLOWS_WITHIN).await;
-        };
-        ends_before(&mut tree, follows_within).await?;
+    within(DIES_WITHIN, tree.ended()).await.transpose().map_err(wait_failed)?;
+    if signal_proxy.is_some() && !tree.survivors().is_empty() {
+        // The rest may end with the terminal, which went with the launcher.
+        tree.wait_for_unsignalable();
+        within(FOLLOWS_WITHIN, tree.ended()).await.transpose().map_err(wait_failed)?;
     }
-    report(process, tree)
+    report(&target, tree)
 }
 
-/// The time between the asking and the KILL; less when the program is about to end.
-async fn grace(shutdown: Shutdown) {
-    future::or(over(), async {
-        Timer::after(shutdown.grace).await;
-    })
-    .await;
+/// The result of `ended`, or `None` when the grace period is over, or this program exits.
+async fn within_grace<T>(grace: Duration, ended: impl Future<Output = T>) -> Option<T> {
+    within(grace, unless(exiting(), ended)).await.flatten()
 }
 
-async fn ends_before(tree: &mut Tree, late: impl Future<Output = ()>) -> Result<bool> {
-    let ended = async {
-        tree.ended().await.map_err(|error| Error::io("could not be awaited while it was stopped", error))?;
-        Ok(true)
-    };
-    let late = async {
-        late.await;
-        Ok(false)
-    };
-    future::or(ended, late).await
-}
-
-/// Ready when the program is about to end.
-async fn over() {
-    loop {
-        let hurry = HURRY.listen();
-        if leash::is_over() {
-            return;
-        }
-        hurry.await;
-    }
-}
-
-/// At the end of the program: has the stops that are under way come to their KILL.
-pub(super) fn hurry() {
-    HURRY.notify(usize::MAX);
-    let deadline = Instant::now() + HURRIES_WITHIN;
-    while PENDING.load(Ordering::SeqCst) > 0 && Instant::now() < deadline {
-        thread::sleep(Duration::from_millis(1));
-    }
-}
-
-fn report(process: &Process, tree: Tree) -> Result<()> {
+fn report(target: &Target, tree: Tree) -> Result<Reach> {
+    let list = |pids: Vec<u32>| pids.iter().map(u32::to_string).collect::<Vec<_>>().join(", ");
     let survivors = tree.survivors();
     if survivors.is_empty() {
-        let Some(error) = tree.blindness() else { return Ok(()) };
-        let message = "was stopped, but what descends from it could not be looked for and may still run";
-        return Err(process.about(Error::io(message, error)));
+        let unheld = tree.unheld_survivors();
+        if !unheld.is_empty() {
+            let running = list(unheld);
+            let message = format!(
+                "was stopped, but not what it had started: this system has no handles (pidfds) for that; still \
+                 running: {running}"
+            );
+            return Ok(Reach::Part(target.about(Error::new(ErrorKind::Unsupported, message))));
+        }
+        let Some(error) = tree.into_scan_error() else { return Ok(Reach::All) };
+        let message = "was stopped, but what it had started could not be looked for and may still run";
+        return Ok(Reach::Part(target.about(Error::io(message, error))));
     }
-    let list = survivors.iter().map(u32::to_string).collect::<Vec<_>>().join(", ");
-    let message = format!("could not be stopped as a whole: still running: {list}");
-    // What we may signal and still lives is held in the kernel.
-    let kind = if tree.is_out_of_reach() { ErrorKind::PermissionDenied } else { ErrorKind::TimedOut };
-    Err(process.about(Error::new(kind, message)))
+    let message = format!("could not be stopped as a whole: still running: {}", list(survivors));
+    // A survivor that we were allowed to signal is stuck in the kernel.
+    let kind = if tree.has_refused() { ErrorKind::PermissionDenied } else { ErrorKind::TimedOut };
+    Err(target.about(Error::new(kind, message)))
 }
 
-/// Ends `process` and its tree without waiting for anything; for the end of the program.
-pub(super) fn kill_now(process: &Process) {
-    let mut tree = Tree::of(process);
-    if process.0.deputy.is_some() && tree.is_out_of_reach() {
-        // A launcher that is killed leaves its command to itself; one that is asked hands it on.
-        tree.ask_root(Signal::TERM);
+/// Kills a process and its tree without waiting for anything; for the exit of this program. What only a mark leads to is
+/// left to [`kill_marked_now`].
+pub(super) fn kill_now(target: &Arc<Target>) {
+    kill_tree_now(target, Tree::of(target));
+}
+
+/// The same for what is left of a process that has ended, and for what a hold leads to.
+pub(super) fn kill_rest_now(target: &Arc<Target>, hold: Hold) {
+    kill_tree_now(target, Tree::of(target).held_by(hold));
+}
+
+fn kill_tree_now(target: &Target, mut tree: Tree) {
+    tree.find_now();
+    if target.signal_proxy.is_some() && tree.hold.cgroup().is_none() && tree.has_refused() {
+        // A launcher that is killed leaves its command to itself; one that is asked passes the request on.
+        tree.request_root(Signal::TERM);
     } else {
         tree.kill_now();
+    }
+}
+
+/// How often [`kill_all_of_this_daemon`] looks again for what was started meanwhile.
+#[cfg(feature = "daemon")]
+#[allow(dead_code, reason = "for daemons, which not every platform has")]
+const MOST_LOOKS: usize = 100;
+
+/// Kills everything that this process has started, which was to become a daemon and is about to end without having
+/// become it. Nothing is awaited.
+#[cfg(feature = "daemon")]
+#[allow(dead_code, reason = "for daemons, which not every platform has")]
+pub(crate) fn kill_all_of_this_daemon(spared: fn(u32) -> bool) {
+    exit_state::set_exiting();
+    let (Some(mark), Ok(own)) = (DaemonMark::own(), sys::open(std::process::id())) else { return };
+    let mut tree = Tree::of(&Arc::new(Target::new(own))).sparing(spared).of_daemon(mark);
+    for _ in 0..MOST_LOOKS {
+        let known = tree.members.len();
+        tree.find_now();
+        let new = tree.found_from(known);
+        if new.is_empty() {
+            return;
+        }
+        tree.signal_each(&new, Signal::KILL);
+    }
+}
+
+/// Kills all processes that have one of these marks, where nothing is awaited: after [`kill_now`], which leaves them out,
+/// because one look is enough for many trees.
+pub(super) fn kill_marked_now<'a>(marks: impl IntoIterator<Item = &'a Mark>) {
+    let words: HashSet<&str> = marks.into_iter().map(Mark::word).collect();
+    if words.is_empty() {
+        return;
+    }
+    let own = std::process::id();
+    let mut clean = 0;
+    for _ in 0..MOST_LOOKS_AT_EXIT {
+        let Ok(processes) = processes::everybody_with(mark::NAME) else { return };
+        let mut has_found = false;
+        for (pid, _, value) in processes.iter().filter(|(pid, ..)| *pid != own) {
+            if !mark::has_word(value, &words) {
+                continue;
+            }
+            // Held first, and then asked again.
+            let Ok(handle) = sys::open(*pid) else { continue };
+            if processes::variable(*pid, mark::NAME).is_ok_and(|value| mark::has_word(&value, &words)) {
+                has_found |= matches!(handle.signal(Signal::KILL.as_raw()), Ok(true));
+            }
+        }
+        clean = if has_found { 0 } else { clean + 1 };
+        // The second look finds what was in the middle of an exec at the first.
+        if clean == 2 {
+            return;
+        }
+        thread::sleep(Duration::from_millis(1));
     }
 }

@@ -1,389 +1,605 @@
-//! A process, what descends from it, and the group it leads.
+//! A process, its descendants, and the group it leads: which processes these are.
 //!
-//! `/proc` speaks of numbers, and numbers are reused while we read. So a process joins the tree only when it is
-//! held by a handle, still says it is the child of a member after that, and neither it nor that member was gone by
-//! then: as long as the parent has not ended, the number that its child names is its own. Handles are taken before
+//! `/proc` names processes by number, and numbers are reused while we read. So a process joins the tree only when it is
+//! held by a handle, still says after that that it is the child of a member, and neither it nor that member was gone by
+//! then: while the parent has not ended, the parent's number in its child's `stat` is its own. Handles are taken before
 //! the first signal, because afterwards nothing leads from a dead parent to its children. A member that forks between
-//! the look and the signal would leave one behind: a tree that moves is frozen first.
+//! the scan and the signal would leave one behind, so a tree that moves is frozen first (`freeze.rs`).
+//!
+//! A cgroup or a mark leads to what has left the tree (`containment.rs`). A process joins by it in the same way: it is
+//! held first, and then still has to be in the cgroup, or to have the mark.
+//!
+//! Of a daemon, everything joins that has its mark, or is in its cgroups (`daemon_mark.rs`).
+//!
+//! The kernel signals a group as a whole, but does not list its members. Finding them takes a scan of all processes,
+//! which is done only when a group has outlived the tree that led to it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
+use std::ops::Deref;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Waker};
 use std::thread;
 use std::time::Duration;
 
-use async_io::Timer;
-
-use crate::process::{Deputy, Process};
+use crate::error::{Error, Result};
+use crate::process::census::{self, MarkedList, ProcessList};
+use crate::process::daemon_mark::DaemonMark;
+use crate::process::hold::Hold;
+use crate::process::mark;
+use crate::process::target::Target;
 use crate::signal::Signal;
-use crate::sys::{self, Handle, proc};
+use crate::sys::processes::Variable;
+use crate::sys::{self, Descriptor, Handle, Timer, processes};
 
-/// How often a tree that is not frozen yet is given another moment: for the stops to take effect, and for what was
-/// started before they did.
-const MOST_ROUNDS: usize = 1000;
+/// How long to wait before threads are looked at again.
+const POLL_INTERVAL: Duration = Duration::from_millis(1);
 
-/// The same where the end of the program waits for it.
-const MOST_ROUNDS_AT_EXIT: usize = 50;
+/// How often a process without an environment is looked at again: it may be about to execute a program.
+const LOOKS_FOR_ENVIRONMENT: usize = 5;
 
-/// The same where each round is another run of a deputy.
-const MOST_ROUNDS_OF_A_DEPUTY: usize = 16;
-
-const MOMENT: Duration = Duration::from_millis(1);
-
-/// States of threads that start nothing any more, once they were told to stop.
-const STOPPED: &[u8] = b"TtZX";
-
-/// The same and D, in which a thread waits in the kernel: amid a fork(2), which still comes to its end; or for a child
-/// of its vfork(2) that was stopped, too, and then for good. Nothing tells the two apart.
-const AT_REST: &[u8] = b"TtZXD";
-
-pub(crate) struct Tree {
-    root: Process,
-    descendants: HashMap<u32, Member>,
-    /// Why members may be missing: a look that failed, as for want of descriptors.
-    blindness: Option<io::Error>,
-    /// As [`Member::is_held`] and [`Member::is_awaited`], for a launcher that has become the command.
-    root_is_held: bool,
-    root_is_awaited: bool,
+pub(super) struct Tree {
+    pub(super) root: Arc<Target>,
+    /// What leads to members apart from the tree.
+    pub(super) hold: Hold,
+    /// Lets the cgroup go on, while it is frozen.
+    pub(super) freezer: Option<Descriptor>,
+    /// The root and all descendants that were found, by pid.
+    pub(super) members: HashMap<u32, Member>,
+    /// Seen, but this system has no handles to them: pid and start time.
+    unheld: HashMap<u32, u64>,
+    /// Why members may be missing: a scan that failed, as when no descriptors are left.
+    scan_error: Option<io::Error>,
+    /// When the root was started, if that is known: nothing older descends from it.
+    root_started: u64,
+    /// What the members were asked to end by. Members that are found later are asked, too.
+    pub(super) requested: Option<Signal>,
+    /// Members that are found later are killed as well.
+    pub(super) is_killing: bool,
+    /// This program is exiting: nothing is awaited.
+    pub(super) is_at_exit: bool,
+    /// This program itself belongs to it, and was left out at its exit.
+    pub(super) spares_ourselves: bool,
+    /// Which children of the root are left out, by pid.
+    spared: fn(u32) -> bool,
+    /// If the root is a daemon.
+    daemon: Option<DaemonMark>,
 }
 
-struct Member {
-    handle: Handle,
-    /// The system did not let us signal it.
+pub(super) struct Member {
+    pub(super) handle: MemberHandle,
+    /// The process that it was found by.
+    pub(super) parent: u32,
+    /// How many were found before it, its parent among them.
+    place: usize,
+    /// The system did not let us signal it. Not kept for the root, which is asked each time.
     is_refused: bool,
-    /// A deputy has frozen it.
-    is_held: bool,
-    /// Waited for although it was refused: a deputy has signalled it, or it is the last thing left to do.
+    /// A signal proxy has frozen it.
+    pub(super) is_frozen: bool,
+    /// Awaited although it was refused: a signal proxy has signaled it, or nothing else is left to do.
     is_awaited: bool,
 }
 
+pub(super) enum MemberHandle {
+    Root(Arc<Target>),
+    Descendant(Handle),
+}
+
+impl Deref for MemberHandle {
+    type Target = Handle;
+
+    fn deref(&self) -> &Handle {
+        match self {
+            MemberHandle::Root(root) => &root.handle,
+            MemberHandle::Descendant(handle) => handle,
+        }
+    }
+}
+
+impl Member {
+    fn new(handle: MemberHandle, parent: u32, place: usize) -> Member {
+        Member { handle, parent, place, is_refused: false, is_frozen: false, is_awaited: false }
+    }
+
+    /// Whether the system does not let us signal it.
+    fn is_refused(&self) -> bool {
+        match &self.handle {
+            MemberHandle::Root(root) => is_permission_denied(&root.handle.signal(0)),
+            MemberHandle::Descendant(_) => self.is_refused,
+        }
+    }
+
+    fn is_root(&self) -> bool {
+        matches!(self.handle, MemberHandle::Root(_))
+    }
+}
+
+/// What came of a scan for children.
+enum Scanned {
+    All,
+    /// The kernel does not list children, so the list of all processes is needed.
+    NeedsProcessList,
+}
+
 impl Tree {
-    pub(crate) fn of(root: &Process) -> Tree {
-        let mut tree = Tree {
-            root: root.clone(),
-            descendants: HashMap::new(),
-            blindness: None,
-            root_is_held: false,
-            root_is_awaited: false,
+    /// The process alone; to be followed by [`find`](Tree::find).
+    pub(super) fn of(root: &Arc<Target>) -> Tree {
+        let root = Arc::clone(root);
+        // Nobody has found it, so no number is its parent's.
+        let member = Member::new(MemberHandle::Root(Arc::clone(&root)), 0, 0);
+        Tree {
+            members: HashMap::from([(root.pid(), member)]),
+            hold: root.contained.hold.clone(),
+            freezer: None,
+            root_started: if root.contained.hold.mark().is_some() { started(&root) } else { 0 },
+            root,
+            unheld: HashMap::new(),
+            scan_error: None,
+            requested: None,
+            is_killing: false,
+            is_at_exit: false,
+            spares_ourselves: false,
+            spared: |_| false,
+            daemon: None,
+        }
+    }
+
+    /// With something else that leads to members.
+    pub(super) fn held_by(self, hold: Hold) -> Tree {
+        Tree { hold, ..self }
+    }
+
+    /// The tree without those children of the root for which `spared` is true.
+    pub(super) fn sparing(self, spared: fn(u32) -> bool) -> Tree {
+        Tree { spared, ..self }
+    }
+
+    /// The tree of a daemon, with everything else that the daemon has started.
+    pub(super) fn of_daemon(self, daemon: DaemonMark) -> Tree {
+        let root_started = started(&self.root);
+        Tree { hold: Hold::Mark(daemon.mark.clone()), root_started, daemon: Some(daemon), ..self }
+    }
+
+    /// Finds all members that have to be known before the first signal.
+    pub(super) async fn find(&mut self) {
+        self.find_new().await;
+        self.find_marked().await;
+        if !self.root.leads_group || self.root.handle.group_outlives_leader() {
+            return;
+        }
+        // Here the group is out of reach once its leader has ended, so its members can't be looked for later.
+        let found = match self.all_processes().await {
+            Ok(processes) => self.admit_group(&processes),
+            Err(error) => Err(error),
         };
-        tree.grow();
-        tree
+        match found {
+            Ok(()) => drop(self.find_new().await),
+            Err(error) => self.scan_error = Some(error),
+        }
+    }
+
+    /// As [`find`](Tree::find) when this program exits, where nothing is awaited.
+    pub(super) fn find_now(&mut self) {
+        self.is_at_exit = true;
+        let _ = pin!(self.find_new()).poll(&mut Context::from_waker(Waker::noop()));
+        let _ = pin!(self.find_marked()).poll(&mut Context::from_waker(Waker::noop()));
     }
 
     /// Looks for members that are not known yet, until there are none; says whether there were any.
-    pub(crate) fn grow(&mut self) -> bool {
-        let before = self.descendants.len();
-        match self.look() {
-            // Once the root has ended, nothing leads to what was missed before.
-            Ok(()) if matches!(self.root.has_ended(), Ok(false)) => self.blindness = None,
-            Ok(()) => {}
-            Err(error) => self.blindness = Some(error),
+    pub(super) async fn find_new(&mut self) -> bool {
+        let before = self.members.len();
+        let in_cgroup = self.admit_cgroup();
+        let scanned = match self.scan(None) {
+            Ok(Scanned::NeedsProcessList) => match self.all_processes().await {
+                Ok(processes) => self.scan(Some(&processes)),
+                Err(error) => Err(error),
+            },
+            scanned => scanned,
+        };
+        match in_cgroup.and(scanned) {
+            // Once the root has ended, only a cgroup leads to what was missed before.
+            Ok(_) if self.hold.cgroup().is_some() || matches!(self.root.has_ended(), Ok(false)) => {
+                self.scan_error = None;
+            }
+            Ok(_) => {}
+            Err(error) => self.scan_error = Some(error),
         }
-        self.descendants.len() > before
+        self.members.len() > before
     }
 
-    fn look(&mut self) -> io::Result<()> {
-        let mut parents = vec![self.root.id()];
-        parents.extend(self.descendants.keys());
+    /// Admits what is in the cgroup. Nothing else is read of these processes, because a tree can have thousands.
+    fn admit_cgroup(&mut self) -> io::Result<()> {
+        let Some(cgroup) = self.hold.cgroup().cloned() else { return Ok(()) };
+        let mut held = Vec::new();
+        for pid in cgroup.processes()? {
+            if self.members.contains_key(&pid) || self.spares(pid) {
+                continue;
+            }
+            match sys::open(pid) {
+                Ok(handle) => held.push((pid, handle)),
+                Err(error) if sys::is_exhaustion(&error) => return Err(error),
+                // It has ended.
+                Err(_) => {}
+            }
+        }
+        if held.is_empty() {
+            return Ok(());
+        }
+        // What is still there under its number, now that it is held, is the process that was opened.
+        let still: HashSet<u32> = cgroup.processes()?.into_iter().collect();
+        for (pid, handle) in held.into_iter().filter(|(pid, _)| still.contains(pid)) {
+            let member = Member::new(MemberHandle::Descendant(handle), 0, self.members.len());
+            self.members.insert(pid, member);
+        }
+        Ok(())
+    }
+
+    /// Looks once for processes that have the command's mark, and for their descendants; says whether there were new
+    /// ones. Not until there are none: a tree that forks all the time has new ones after each look, and has to be frozen
+    /// first. It reads the environment of every process, so it is the last thing to try.
+    pub(super) async fn find_marked(&mut self) -> bool {
+        let Some(mark) = self.hold.mark().cloned() else { return false };
+        // At the exit, one look for all commands comes last.
+        if self.is_at_exit && self.daemon.is_none() {
+            return false;
+        }
+        let before = self.members.len();
+        let processes = match self.all_marks().await {
+            Ok(processes) => processes,
+            Err(error) => {
+                self.scan_error = Some(error);
+                return false;
+            }
+        };
+        let is_young = |stat: &processes::Stat| stat.started >= self.root_started;
+        let empty = processes.iter().filter(|(_, stat, value)| *value == Variable::NoEnvironment && is_young(stat));
+        let empty: Vec<u32> = empty.map(|(pid, ..)| *pid).filter(|pid| !self.members.contains_key(pid)).collect();
+        let marked = processes.iter().filter(|(.., value)| mark.is_in(value)).map(|(pid, ..)| *pid);
+        let marked: Vec<u32> = marked.chain(self.later_marked(empty, &mark).await).collect();
+        for pid in marked {
+            let is_marked = |tree: &Tree, stat: &processes::Stat| mark.is_of(pid) && tree.permits(pid, stat);
+            if let Err(error) = self.admit(pid, is_marked) {
+                self.scan_error = Some(error);
+            }
+        }
+        if let Err(error) = self.admit_cgroups_of_daemon() {
+            self.scan_error = Some(error);
+        }
+        let has_found = self.members.len() > before;
+        if has_found {
+            self.find_new().await;
+        }
+        has_found
+    }
+
+    /// Admits what is in the cgroups of the daemon's commands: it may have cleared its environment.
+    fn admit_cgroups_of_daemon(&mut self) -> io::Result<()> {
+        let Some(daemon) = self.daemon.clone() else { return Ok(()) };
+        for pid in daemon.processes_in_cgroups() {
+            self.admit(pid, |_, stat| daemon.has_in_cgroup(pid) && daemon.permits(pid, stat))?;
+        }
+        Ok(())
+    }
+
+    /// Whether a process outside of the tree can have been started by the daemon, if the root is one.
+    fn permits(&self, pid: u32, stat: &processes::Stat) -> bool {
+        self.daemon.as_ref().is_none_or(|daemon| daemon.permits(pid, stat))
+    }
+
+    /// Those of the processes without an environment that have the mark a moment later: the kernel shows none in the middle
+    /// of an exec.
+    async fn later_marked(&self, mut empty: Vec<u32>, mark: &mark::Mark) -> Vec<u32> {
+        let mut marked = Vec::new();
+        for _ in 0..LOOKS_FOR_ENVIRONMENT {
+            if empty.is_empty() {
+                break;
+            }
+            self.poll_interval().await;
+            empty.retain(|pid| match processes::variable(*pid, mark::NAME) {
+                Ok(Variable::NoEnvironment) => true,
+                Ok(value) if mark.is_in(&value) => {
+                    marked.push(*pid);
+                    false
+                }
+                _ => false,
+            });
+        }
+        marked
+    }
+
+    fn scan(&mut self, processes: Option<&ProcessList>) -> io::Result<Scanned> {
+        let mut parents: Vec<u32> = self.members.keys().copied().collect();
         while !parents.is_empty() {
+            let children = match processes {
+                None => processes::children(&parents)?,
+                Some(processes) => {
+                    let is_child = |(_, stat): &&(u32, processes::Stat)| parents.contains(&stat.parent);
+                    Some(processes.iter().filter(is_child).map(|(pid, _)| *pid).collect())
+                }
+            };
+            let Some(children) = children else { return Ok(Scanned::NeedsProcessList) };
             let mut admitted = Vec::new();
-            for pid in proc::children(&parents)? {
+            for pid in children {
                 if self.admit(pid, Tree::is_child)? {
                     admitted.push(pid);
                 }
             }
             parents = admitted;
         }
-        if self.root.0.leads_group && self.group_lives() {
-            for pid in proc::members(self.root.id())? {
-                self.admit(pid, Tree::is_in_group)?;
-            }
+        Ok(Scanned::All)
+    }
+
+    async fn all_processes(&self) -> io::Result<ProcessList> {
+        if self.is_at_exit { processes::everybody().map(Arc::new) } else { census::all_processes().await }
+    }
+
+    async fn all_marks(&self) -> io::Result<MarkedList> {
+        if self.is_at_exit { processes::everybody_with(mark::NAME).map(Arc::new) } else { census::all_marks().await }
+    }
+
+    pub(super) async fn poll_interval(&self) {
+        if self.is_at_exit {
+            thread::sleep(POLL_INTERVAL);
+        } else {
+            Timer::after(POLL_INTERVAL).await;
+        }
+    }
+
+    /// Looks for members of the group to which nothing else leads, and for their descendants; says whether there were
+    /// any. To be called once the rest of the tree has ended: by then, few groups still have members.
+    pub(super) async fn find_group(&mut self) -> bool {
+        if !self.root.leads_group || !self.root.handle.group_outlives_leader() {
+            return false;
+        }
+        // A leader that was not reaped is still a member.
+        let _ = self.root.handle.try_exit();
+        if !self.group_lives() {
+            return false;
+        }
+        let before = self.members.len();
+        let found = match self.all_processes().await {
+            Ok(processes) => self.admit_group(&processes),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = found {
+            self.scan_error = Some(error);
+        }
+        let has_found = self.members.len() > before;
+        if has_found {
+            self.find_new().await;
+        }
+        has_found
+    }
+
+    fn admit_group(&mut self, processes: &ProcessList) -> io::Result<()> {
+        let group = self.root.pid();
+        let is_member = |stat: &processes::Stat| stat.group == group && !stat.is_zombie;
+        for (pid, _) in processes.iter().filter(|(_, stat)| is_member(stat)) {
+            self.admit(*pid, Tree::is_in_group)?;
         }
         Ok(())
     }
 
-    /// Whether members are missing that can still be found.
-    fn is_blind(&self) -> bool {
-        self.blindness.is_some() && matches!(self.root.has_ended(), Ok(false))
+    /// Whether members are missing that can be found a moment later.
+    pub(super) fn may_find_more(&self) -> bool {
+        self.scan_error.as_ref().is_some_and(sys::is_exhaustion) && matches!(self.root.has_ended(), Ok(false))
+    }
+
+    /// It is known by other means that nothing is missing.
+    pub(super) fn forget_scan_error(&mut self) {
+        self.scan_error = None;
     }
 
     /// Why there may be members that were not found.
-    pub(crate) fn blindness(self) -> Option<io::Error> {
-        self.blindness
+    pub(super) fn into_scan_error(self) -> Option<io::Error> {
+        self.scan_error
     }
 
-    /// Takes hold of `pid`, and lets it in when `belongs` holds for the process that was taken hold of.
-    fn admit(&mut self, pid: u32, belongs: fn(&Tree, &proc::Stat) -> bool) -> io::Result<bool> {
-        if pid == self.root.id() || self.descendants.contains_key(&pid) {
+    /// Finds the descendants that have not ended, parents before their children.
+    pub(super) async fn running(mut self) -> Result<Vec<Handle>> {
+        self.find().await;
+        if let Some(error) = self.scan_error.take() {
+            return Err(self.root.about(Error::io("has processes that could not be looked for", error)));
+        }
+        let mut members: Vec<Member> = self.members.into_values().collect();
+        members.sort_unstable_by_key(|member| member.place);
+        let running = members.into_iter().filter_map(|member| match member.handle {
+            MemberHandle::Descendant(handle) if matches!(handle.has_ended(), Ok(false)) => Some(handle),
+            MemberHandle::Descendant(_) | MemberHandle::Root(_) => None,
+        });
+        Ok(running.collect())
+    }
+
+    /// Whether it is this program, at its exit: that has to go on to its own end.
+    fn spares(&mut self, pid: u32) -> bool {
+        let is_spared = self.is_at_exit && pid == std::process::id();
+        self.spares_ourselves |= is_spared;
+        is_spared
+    }
+
+    /// Opens `pid`, and admits it when `belongs` is true for the process that was opened.
+    fn admit(&mut self, pid: u32, belongs: impl Fn(&Tree, &processes::Stat) -> bool) -> io::Result<bool> {
+        if self.members.contains_key(&pid) || self.spares(pid) {
             return Ok(false);
         }
-        let found = sys::open(pid).and_then(|handle| Ok((handle, proc::stat(pid)?)));
+        let found = sys::open(pid).and_then(|handle| Ok((handle, processes::stat(pid)?)));
         let (handle, stat) = match found {
-            Err(error) if proc::is_want_of_resources(&error) => return Err(error),
+            Err(error) if sys::is_exhaustion(&error) => return Err(error),
+            Err(error) if error.kind() == io::ErrorKind::Unsupported => {
+                self.remember_unheld(pid, belongs);
+                return Ok(false);
+            }
             Err(_) => return Ok(false),
             Ok(found) => found,
         };
-        // Still there, so it is the one whose `stat` was read. A permission denied says that it is there, too.
+        // It still exists, so the `stat` that was read is its own. A denied permission also proves that it exists.
         if !exists(&handle) || !belongs(self, &stat) {
             return Ok(false);
         }
-        self.descendants.insert(pid, Member { handle, is_refused: false, is_held: false, is_awaited: false });
+        let is_spared = stat.parent == self.root.pid() && (self.spared)(pid)
+            || self.daemon.as_ref().is_some_and(|daemon| daemon.spares(pid));
+        if is_spared && exists(&handle) {
+            return Ok(false);
+        }
+        let member = Member::new(MemberHandle::Descendant(handle), stat.parent, self.members.len());
+        self.members.insert(pid, member);
         Ok(true)
     }
 
-    fn is_child(&self, stat: &proc::Stat) -> bool {
-        let parent_has_ended = if stat.parent == self.root.id() {
-            self.root.has_ended()
-        } else {
-            match self.descendants.get(&stat.parent) {
-                Some(member) => member.handle.has_ended(),
-                None => return false,
-            }
-        };
-        matches!(parent_has_ended, Ok(false))
+    /// Remembers a process that can't be signaled reliably, so that an error can name it.
+    fn remember_unheld(&mut self, pid: u32, belongs: impl Fn(&Tree, &processes::Stat) -> bool) {
+        if let Some(stat) = processes::stat(pid).ok().filter(|stat| !stat.is_zombie && belongs(self, stat)) {
+            self.unheld.insert(pid, stat.started);
+        }
     }
 
-    fn is_in_group(&self, stat: &proc::Stat) -> bool {
-        stat.group == self.root.id() && self.group_lives()
+    fn is_child(&self, stat: &processes::Stat) -> bool {
+        self.members.get(&stat.parent).is_some_and(|parent| matches!(parent.handle.has_ended(), Ok(false)))
     }
 
-    /// Whether the group that the root leads has members; while it has, its number is nobody else's.
+    fn is_in_group(&self, stat: &processes::Stat) -> bool {
+        stat.group == self.root.pid() && self.group_lives()
+    }
+
+    /// Whether the group that the root leads has members; while it has, no other group has its number.
     fn group_lives(&self) -> bool {
-        self.root.0.leads_group && reached(&self.root.0.handle.signal_group(0))
+        self.root.leads_group && reached(&self.root.handle.signal_group(0))
     }
 
-    /// Signals every member. What may not be signalled is remembered.
-    pub(crate) fn signal(&mut self, signal: Signal) {
-        let _ = self.root.0.handle.signal(signal.as_raw());
-        for member in self.descendants.values_mut() {
-            let sent = member.handle.signal(signal.as_raw());
-            member.is_refused = is_permission_denied(&sent);
-        }
-        if self.root.0.leads_group {
-            let _ = self.root.0.handle.signal_group(signal.as_raw());
-        }
+    /// The pids of the descendants, parents before their children.
+    pub(super) fn parents_first(&self) -> Vec<u32> {
+        self.found_from(0)
     }
 
-    /// Ends every member. They are frozen first.
-    pub(crate) async fn kill(&mut self) {
-        for _ in 0..MOST_ROUNDS {
-            if self.is_frozen() {
-                break;
+    /// The pids of the descendants, children before their parents.
+    pub(super) fn children_first(&self) -> Vec<u32> {
+        let mut pids = self.parents_first();
+        pids.reverse();
+        pids
+    }
+
+    /// The pids of the descendants that were found when there were already this many members, parents before their
+    /// children.
+    pub(super) fn found_from(&self, count: usize) -> Vec<u32> {
+        let descendants = self.members.iter().filter(|(_, member)| member.place >= count && !member.is_root());
+        let mut pids: Vec<u32> = descendants.map(|(pid, _)| *pid).collect();
+        pids.sort_unstable_by_key(|pid| self.members[pid].place);
+        pids
+    }
+
+    /// Signals these descendants, and remembers which of them may not be signaled.
+    pub(super) fn signal_each(&mut self, pids: &[u32], signal: Signal) {
+        for pid in pids {
+            if let Some(member) = self.members.get_mut(pid) {
+                member.is_refused = is_permission_denied(&member.handle.signal(signal.as_raw()));
             }
-            self.kill_what_is_waited_for();
-            Timer::after(MOMENT).await;
         }
-        self.signal(Signal::KILL);
     }
 
-    /// The same without waiting for anything else; for the end of the program.
-    pub(crate) fn kill_now(&mut self) {
-        for _ in 0..MOST_ROUNDS_AT_EXIT {
-            if self.is_frozen() {
-                break;
+    /// Remembers which of these descendants may not be signaled.
+    pub(super) fn check_each(&mut self, pids: &[u32]) {
+        for pid in pids {
+            if let Some(member) = self.members.get_mut(pid) {
+                member.is_refused = is_permission_denied(&member.handle.signal(0));
             }
-            self.kill_what_is_waited_for();
-            thread::sleep(MOMENT);
-        }
-        self.signal(Signal::KILL);
-    }
-
-    /// Where all is at rest and somebody waits in the kernel: ends the descendants that have stopped. Whose vfork(2) that
-    /// completes stops as well, and then shows its children. The root is left for the end, because it leads to the group.
-    fn kill_what_is_waited_for(&mut self) {
-        if !self.all_threads_are(AT_REST) {
-            return;
-        }
-        let have_stopped: Vec<u32> =
-            self.descendants.keys().copied().filter(|pid| threads_are(*pid, STOPPED)).collect();
-        // After they have stopped, or what one of them has just started would not be found from the dead.
-        if self.grow() || self.is_blind() {
-            return;
-        }
-        for member in have_stopped.iter().filter_map(|pid| self.descendants.get(pid)) {
-            let _ = member.handle.signal(Signal::KILL.as_raw());
         }
     }
 
-    /// Asks every member to end. A tree at rest is not frozen for that, because who watches over others (sudo, a shell
-    /// with job control) takes note of their stops, and may stop itself as well.
-    pub(crate) async fn ask(&mut self, signal: Signal) {
-        // In this order: what forked and fell asleep between two looks is found by growing, and who woke up is not at rest. A
-        // zombie wakes the one who waits for it.
-        let is_at_rest = |tree: &Tree| tree.all_threads_are(b"SIXTt");
-        if !is_at_rest(self) || self.grow() || self.is_blind() || !is_at_rest(self) {
-            self.freeze().await;
-        }
-        self.signal(signal);
-        // What is stopped would sleep through the request.
-        self.signal(Signal::CONT);
+    pub(super) fn signal_root(&self, signal: Signal) {
+        let _ = self.root.handle.signal(signal.as_raw());
     }
 
-    async fn freeze(&mut self) {
-        for _ in 0..MOST_ROUNDS {
-            if self.is_frozen() {
-                break;
-            }
-            if self.all_threads_are(AT_REST) {
-                // Somebody waits in the kernel. If that is for a child of its vfork(2), they have to go on for a moment.
-                self.signal(Signal::CONT);
-            }
-            Timer::after(MOMENT).await;
-        }
-    }
-
-    /// Stops every member, and says whether nothing can start any more. A fork(2) that is under way when the stop
-    /// arrives still comes to its end, so the list of children is complete only once the stop has taken effect. What
-    /// can't be looked for is not lost while its parents are stopped: descriptors may be free a moment later.
-    fn is_frozen(&mut self) -> bool {
-        self.signal(Signal::STOP);
-        let have_stopped = self.all_threads_are(STOPPED);
-        !self.grow() && have_stopped && !self.is_blind()
+    /// Whether the signal has reached a process.
+    pub(super) fn signal_group(&self, signal: Signal) -> bool {
+        self.root.leads_group && reached(&self.root.handle.signal_group(signal.as_raw()))
     }
 
     /// Whether every thread of every member that we may signal is in one of these states.
-    fn all_threads_are(&self, states: &[u8]) -> bool {
-        let signalled = self.descendants.iter().filter(|(_, member)| !member.is_refused).map(|(pid, _)| *pid);
-        let mut pids = signalled.chain((!self.root_is_refused()).then(|| self.root.id()));
-        pids.all(|pid| threads_are(pid, states))
+    pub(super) fn all_threads_are(&self, states: &[u8]) -> bool {
+        let mut signalable = self.members.iter().filter(|(_, member)| !member.is_refused());
+        signalable.all(|(pid, _)| threads_are(*pid, states))
     }
 
-    /// Signals the root alone; for one that hands it on.
-    pub(crate) fn ask_root(&mut self, signal: Signal) {
-        let _ = self.root.0.handle.signal(signal.as_raw());
-        let _ = self.root.0.handle.signal(Signal::CONT.as_raw());
+    /// From now on, members that may not be signaled are awaited, too.
+    pub(super) fn wait_for_unsignalable(&mut self) {
+        self.members.values_mut().for_each(|member| member.is_awaited = true);
     }
 
-    /// Has the root hand on a signal to its command, and once they have ended signals what they left behind; waits for
-    /// all of it. (All at once, the command would get it twice, which some take for "at once".)
-    pub(crate) async fn ask_with(&mut self, deputy: &dyn Deputy, signal: Signal, held: impl Send) -> io::Result<()> {
-        let mut held = Some(held);
-        if !self.root_is_refused() {
-            self.ask_root(signal);
-            held = None;
-            self.root.0.handle.ended().await?;
-        }
-        self.grow();
-        // Frozen first here, too: a deputy takes so long that a process could start another one meanwhile, which nobody
-        // would know of.
-        if !self.refused().is_empty() && self.freeze_with(deputy).await {
-            let refused = self.refused();
-            deputy.signal(signal, refused.clone()).await;
-            self.signal(signal);
-            deputy.signal(Signal::CONT, refused).await;
-            self.root_is_held = false;
-            self.descendants.values_mut().for_each(|member| member.is_held = false);
-            self.insist();
-        } else {
-            self.signal(signal);
-        }
-        self.signal(Signal::CONT);
-        drop(held);
-        self.ended().await
-    }
-
-    /// As [`kill`](Tree::kill), through the deputy where we may not. The launcher is frozen first and killed last: so it
-    /// reaps nobody, and the numbers that the deputy is told stay those of the processes that are meant.
-    pub(crate) async fn kill_with(&mut self, deputy: &dyn Deputy) {
-        let is_let = self.freeze_with(deputy).await;
-        let refused = self.refused();
-        if is_let && !refused.is_empty() && deputy.signal(Signal::KILL, refused).await {
-            self.insist();
-        }
-        self.signal(Signal::KILL);
-    }
-
-    /// Freezes all, and finds all; whether the deputy was let.
-    async fn freeze_with(&mut self, deputy: &dyn Deputy) -> bool {
-        for _ in 0..MOST_ROUNDS_OF_A_DEPUTY {
-            self.freeze().await;
-            let running: Vec<u32> = self.refused().into_iter().filter(|pid| !self.is_held(*pid)).collect();
-            if running.is_empty() {
-                break;
-            }
-            if !deputy.signal(Signal::STOP, running.clone()).await {
-                return false;
-            }
-            for _ in 0..MOST_ROUNDS {
-                if running.iter().all(|pid| threads_are(*pid, STOPPED)) {
-                    break;
-                }
-                Timer::after(MOMENT).await;
-            }
-            for pid in running {
-                match self.descendants.get_mut(&pid) {
-                    Some(member) => member.is_held = true,
-                    None => self.root_is_held = true,
-                }
-            }
-            self.grow();
-        }
-        true
-    }
-
-    /// From now on waits for those, too, that may not be signalled.
-    pub(crate) fn insist(&mut self) {
-        self.root_is_awaited = true;
-        for member in self.descendants.values_mut() {
-            member.is_awaited = true;
-        }
-    }
-
-    /// Those that may not be signalled, and have not ended.
-    fn refused(&self) -> Vec<u32> {
+    /// The pids of members that may not be signaled and have not ended, parents before their children.
+    pub(super) fn refused(&self) -> Vec<u32> {
         let is_refused =
             |handle: &Handle| matches!(handle.has_ended(), Ok(false)) && is_permission_denied(&handle.signal(0));
-        let descendants = self.descendants.iter().filter(|(_, member)| is_refused(&member.handle));
-        let root = is_refused(&self.root.0.handle).then(|| self.root.id());
-        root.into_iter().chain(descendants.map(|(pid, _)| *pid)).collect()
+        let refused = self.members.iter().filter(|(_, member)| is_refused(&member.handle));
+        let mut pids: Vec<u32> = refused.map(|(pid, _)| *pid).collect();
+        pids.sort_unstable_by_key(|pid| self.members[pid].place);
+        pids
     }
 
-    fn is_held(&self, pid: u32) -> bool {
-        self.descendants.get(&pid).map_or(self.root_is_held, |member| member.is_held)
+    pub(super) fn root_is_refused(&self) -> bool {
+        is_permission_denied(&self.root.handle.signal(0))
     }
 
-    /// Whether something of it may not be signalled.
-    pub(crate) fn is_out_of_reach(&self) -> bool {
+    /// Whether the tree has members that may not be signaled.
+    pub(super) fn has_refused(&self) -> bool {
         !self.refused().is_empty()
     }
 
-    /// Waits until every member has ended, those included that were started meanwhile; not for those that may not
-    /// be signalled.
-    pub(crate) async fn ended(&mut self) -> io::Result<()> {
-        loop {
-            if self.root_is_awaited || !self.root_is_refused() {
-                self.root.0.handle.ended().await?;
-            }
-            for member in self.descendants.values().filter(|member| member.is_awaited || !member.is_refused) {
-                member.handle.ended().await?;
-            }
-            if !self.grow() {
-                return Ok(());
-            }
+    /// Waits until the members that are known have ended, except those that may not be signaled.
+    pub(super) async fn members_have_ended(&self) -> io::Result<()> {
+        for member in self.members.values().filter(|member| member.is_awaited || !member.is_refused()) {
+            member.handle.ended().await?;
+        }
+        Ok(())
+    }
+
+    /// Takes the status of members that have ended and that nobody else will reap. Where this program is the reaper of
+    /// orphans, some were orphaned during the stop. A member that was a child of this program when it was found has
+    /// joined the group: whoever started it wants its status.
+    pub(super) fn reap_orphans(&self) {
+        if let Some(cgroup) = self.hold.cgroup() {
+            cgroup.reap_orphans();
+        }
+        let own = std::process::id();
+        for member in self.members.values().filter(|member| !member.is_root() && member.parent != own) {
+            member.handle.reap_if_child();
         }
     }
 
-    fn root_is_refused(&self) -> bool {
-        is_permission_denied(&self.root.0.handle.signal(0))
+    /// Whether this program itself is a member: a stop would freeze it before it is done.
+    pub(super) fn has_ourselves(&self) -> bool {
+        self.members.contains_key(&std::process::id())
     }
 
-    /// Whether this very process is a member: a stop would freeze it before it is done.
-    pub(crate) fn has_ourselves(&self) -> bool {
-        let own = std::process::id();
-        self.root.id() == own || self.descendants.contains_key(&own)
+    /// The pids of the members that have not ended.
+    pub(super) fn survivors(&self) -> Vec<u32> {
+        let running = self.members.iter().filter(|(_, member)| matches!(member.handle.has_ended(), Ok(false)));
+        let mut pids: Vec<u32> = running.map(|(pid, _)| *pid).collect();
+        pids.sort_unstable();
+        pids
     }
 
-    /// The numbers of the members that have not ended.
-    pub(crate) fn survivors(&self) -> Vec<u32> {
-        let descendants = self.descendants.iter().filter(|(_, member)| matches!(member.handle.has_ended(), Ok(false)));
-        let root = matches!(self.root.has_ended(), Ok(false)).then(|| self.root.id());
-        let mut survivors: Vec<u32> = root.into_iter().chain(descendants.map(|(pid, _)| *pid)).collect();
-        survivors.sort_unstable();
-        survivors
+    /// The pids of processes that were seen, could not be held, and still run.
+    pub(super) fn unheld_survivors(&self) -> Vec<u32> {
+        let is_same =
+            |pid: u32, started: u64| processes::stat(pid).is_ok_and(|stat| stat.started == started && !stat.is_zombie);
+        let running = self.unheld.iter().filter(|(pid, started)| is_same(**pid, **started));
+        let mut pids: Vec<u32> = running.map(|(pid, _)| *pid).collect();
+        pids.sort_unstable();
+        pids
     }
 }
 
-fn threads_are(pid: u32, states: &[u8]) -> bool {
-    proc::thread_states(pid).is_ok_and(|found| found.iter().all(|state| states.contains(state)))
+/// 0 where it is not known.
+fn started(root: &Target) -> u64 {
+    if !matches!(root.has_ended(), Ok(false)) {
+        return 0;
+    }
+    processes::stat(root.pid()).map_or(0, |stat| stat.started)
+}
+
+pub(super) fn threads_are(pid: u32, states: &[u8]) -> bool {
+    processes::thread_states(pid).is_ok_and(|found| found.iter().all(|state| states.contains(state)))
 }
 
 fn exists(handle: &Handle) -> bool {

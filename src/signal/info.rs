@@ -2,15 +2,15 @@
 
 use std::fmt;
 
-use crate::signal::Signal;
-use crate::sys::signals::Origin;
+use crate::signal::name::Signal;
+use crate::sys::signal_origin::Origin;
 
 /// A signal that has arrived, with what the system tells of its sender.
 ///
 /// Shown (`{}`) as a line for a log: `SIGTERM from process 4711 of user 1000`.
 ///
-/// The sender's number says who it was when it sent the signal. It may have ended since, and another process may
-/// bear the number: it is good for a log, not for an answer.
+/// The sender's pid is that of the moment when it sent the signal. The process may have ended since, and its pid may
+/// belong to another one: use it for a log, and not to signal back.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SignalInfo {
     signal: Signal,
@@ -41,14 +41,13 @@ impl SignalInfo {
         self.signal
     }
 
-    /// The process that sent it: `None` when it was not a process, when the sender can't be seen from here (it is
-    /// outside of this container), or where the platform does not tell (NetBSD, OpenBSD).
+    /// The pid of the process that sent it: `None` when no process sent it, when the sender can't be seen from here (it
+    /// is outside of this container), or where the platform does not tell (NetBSD, OpenBSD).
     pub fn sender_pid(&self) -> Option<u32> {
         self.pid
     }
 
-    /// The (real) user of the process that sent it: `None` when it was not a process, or where the platform does not
-    /// tell.
+    /// The real uid of the process that sent it: `None` when no process sent it, or where the platform does not tell.
     pub fn sender_uid(&self) -> Option<u32> {
         self.uid
     }

@@ -1,4 +1,4 @@
-//! The request to end: the first signal is told, the second one ends the program.
+//! The request to end: the first signal is returned, the second one ends the program.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -6,30 +6,32 @@ use std::task::{Context, Poll};
 use futures_core::Stream;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::signal::Signal;
+use crate::signal::name::Signal;
 use crate::signal::stream::Signals;
 
 /// Waits for the first signal that asks this program to end; made by [`termination()`] and [`ctrl_c()`].
 ///
-/// It listens from the call on that made it, not from the first poll. The poll that returns the signal also puts the
-/// default action back (unless others listen for the same signals), so that the next one ends the program at
-/// once: whoever is tired of an orderly end presses Ctrl-C again. What arrives before that poll returns is
-/// one with the first.
+/// It listens from the call that made it on, not from the first poll. The poll that returns the signal also restores
+/// the default action (unless there are other listeners for the same signals), so that the next signal ends the program
+/// at once: a second Ctrl-C cuts a slow shutdown short. Signals that arrive before that poll returns count as one with
+/// the first. The next one also ends a program that was started with the signal blocked, and process 1, which exits
+/// with 128 plus the number of the signal.
 ///
 /// # Errors
 ///
-/// What kept it from listening, or ended it, is the future's result; the kinds are those of [`Signals::new`].
+/// The future returns the error when it could not listen, or when listening failed; the kinds are those of
+/// [`Signals::new`].
 ///
 /// # Cancel safety
 ///
-/// Safe to poll by reference in a `select`. Dropping it puts the default action back, and a signal that had arrived and
-/// was not returned is gone. Polled after it has returned, it stays pending.
+/// Safe to poll by reference in a `select`. Dropping it restores the default action; a signal that has arrived and was
+/// not returned is lost. Polled after it has returned, it stays pending.
 #[derive(Debug)]
 #[must_use = "the signals do nothing while this exists: await it, or drop it to have their default action"]
-pub struct Termination(State);
+pub struct Termination(TerminationState);
 
 #[derive(Debug)]
-enum State {
+enum TerminationState {
     Listening(Signals),
     Failed(Error),
     Done,
@@ -52,10 +54,10 @@ pub fn ctrl_c() -> Termination {
     Termination::of([Signal::INT])
 }
 
-/// Waits for the request to end, SIGINT (Ctrl-C) or SIGTERM (`kill`, supervisors), from this call on.
+/// Waits for a request to end, SIGINT (Ctrl-C) or SIGTERM (`kill`, supervisors), from this call on.
 ///
-/// The first one is returned, and the next one, of either kind, ends the program: see [`Termination`]. So an orderly
-/// end is a race between the service and this:
+/// The first one is returned, and the next one, of either kind, ends the program: see [`Termination`]. So a graceful
+/// shutdown is a race between the service and this future:
 ///
 /// ```
 /// use deluxe_process::{Command, Signal, signal};
@@ -80,8 +82,8 @@ pub fn termination() -> Termination {
 impl Termination {
     fn of(signals: impl IntoIterator<Item = Signal>) -> Termination {
         Termination(match Signals::new(signals) {
-            Ok(signals) => State::Listening(signals),
-            Err(error) => State::Failed(error),
+            Ok(signals) => TerminationState::Listening(signals),
+            Err(error) => TerminationState::Failed(error),
         })
     }
 }
@@ -91,19 +93,22 @@ impl Future for Termination {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<Signal>> {
         let result = match &mut self.0 {
-            State::Done => return Poll::Pending,
-            State::Failed(error) => Err(error.clone()),
-            State::Listening(signals) => match Pin::new(&mut *signals).poll_next(context) {
+            TerminationState::Done => return Poll::Pending,
+            TerminationState::Failed(error) => Err(error.clone()),
+            TerminationState::Listening(signals) => match Pin::new(&mut *signals).poll_next(context) {
                 Poll::Pending => return Poll::Pending,
-                Poll::Ready(Some(info)) => Ok(info.signal()),
+                Poll::Ready(Some(info)) => {
+                    signals.end_with_next();
+                    Ok(info.signal())
+                }
                 Poll::Ready(None) => {
                     let ended = || Error::new(ErrorKind::Other, "the stream of signals has ended");
                     Err(signals.take_error().unwrap_or_else(ended))
                 }
             },
         };
-        // Drops the stream, and so restores the default action, before anybody learns of the first signal.
-        self.0 = State::Done;
+        // Drops the stream, and so restores the default action, before the caller gets the first signal.
+        self.0 = TerminationState::Done;
         Poll::Ready(result)
     }
 }

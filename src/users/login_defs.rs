@@ -1,14 +1,13 @@
-//! `UID_MIN` from the text of `/etc/login.defs`, read the way the tools read it that create the accounts.
+//! `UID_MIN` from the text of `/etc/login.defs`, parsed as by the tools that create accounts.
 //!
-//! Those of shadow were tried out: a line is a name, blanks and a value, which may stand in double quotes; a `#` makes
-//! a comment only at the start of a line; the last line for a name counts, and a line without a value does not. Numbers
-//! are decimal, octal behind a `0`, or hexadecimal behind `0x` (login.defs(5)); with any other value the tools complain
-//! and take the default, and so it is here. They do accept signs, but a negative number stops them; here a sign makes
-//! no number.
+//! The rules are those of the shadow tools. A line is a name, blanks and a value, which may be in double quotes. A `#`
+//! makes a comment only at the start of a line. The last line for a name counts, and a line without a value does not.
+//! Numbers are decimal, octal after a `0`, or hexadecimal after `0x` (login.defs(5)). With any other value the tools
+//! complain and use the default, and so do we. The tools accept signs, but fail on negative numbers. We accept no sign.
 
 const BLANKS: [u8; 2] = *b" \t";
 
-/// `UID_MIN`, if the text sets it to a number of a user. It need not be UTF-8: each line stands for itself.
+/// `UID_MIN`, if the text sets it to a valid uid. The text need not be UTF-8: each line is parsed separately.
 pub(super) fn uid_min(text: &[u8]) -> Option<u32> {
     let mut settings = text.split(|byte| *byte == b'\n').rev().filter_map(setting);
     let (_, value) = settings.find(|(name, _)| *name == b"UID_MIN")?;

@@ -8,8 +8,8 @@ use std::process::Command;
 use deluxe_process::{ErrorKind, User, real_users};
 use futures_lite::future::block_on;
 
-use crate::accounts::{Account, change, is_root};
 use crate::again::{real_users_after, real_users_as};
+use testkit::accounts::{Account, change, is_root};
 
 fn real() -> BTreeSet<String> {
     block_on(real_users()).unwrap()
@@ -39,6 +39,12 @@ pub(crate) fn the_current_user() {
         assert_eq!((current.name(), current.home()), ("root", Path::new("/root")));
         assert!(!real().contains("root"));
     }
+}
+
+/// As `docker run --user 12345` starts programs.
+pub(crate) fn a_user_without_an_account() {
+    let said = crate::again::who_is(3_999_999_999);
+    assert!(said.starts_with("NotFound") && said.contains("runs as user 3999999999"), "{said}");
 }
 
 pub(crate) fn names_that_nobody_has() {

@@ -5,11 +5,12 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::time::Duration;
 
-use deluxe_process::{Command, ErrorKind, Resource, ResourceLimit, Shutdown, User, UserVia};
+use deluxe_process::launcher::{NativeUser, Sudo};
+use deluxe_process::{Command, ErrorKind, Resource, ResourceLimit, Shutdown, User};
 use futures_lite::future::{block_on, try_zip};
 
-use crate::accounts::Account;
 use crate::listing::on_every_executor;
+use testkit::accounts::Account;
 
 fn account() -> Account {
     Account::with(&["--user-group", "--groups", "games,audio"])
@@ -38,9 +39,34 @@ pub(crate) fn all_ids_and_groups() {
     assert_eq!(status["Gid"], vec![user.gid().to_string(); 4]);
     let found: BTreeSet<u32> = status["Groups"].iter().map(|group| group.parse().unwrap()).collect();
     assert_eq!(found, groups);
-    for capabilities in ["CapPrm", "CapEff", "CapAmb"] {
+    for capabilities in ["CapInh", "CapPrm", "CapEff", "CapAmb"] {
         assert_eq!(status[capabilities], ["0000000000000000"], "{capabilities}");
     }
+}
+
+/// Without an account.
+pub(crate) fn ids_by_number() {
+    let status = |command: &mut Command| {
+        let text = block_on(command.arg("/proc/self/status").read()).unwrap();
+        let lines = text.lines().filter_map(|line| line.split_once(':'));
+        let values = |text: &str| text.split_whitespace().map(str::to_owned).collect();
+        lines.map(|(key, value)| (key.to_owned(), values(value))).collect::<BTreeMap<String, Vec<String>>>()
+    };
+    let found = status(Command::new("cat").uid(60_001).gid(60_002));
+    assert_eq!((&found["Uid"], &found["Gid"]), (&vec!["60001".to_owned(); 4], &vec!["60002".to_owned(); 4]));
+    assert!(found["Groups"].is_empty(), "{found:?}");
+    for capabilities in ["CapInh", "CapPrm", "CapEff", "CapAmb"] {
+        assert_eq!(found[capabilities], ["0000000000000000"], "{capabilities}");
+    }
+    let found = status(Command::new("cat").gid(60_002));
+    assert_eq!((&found["Uid"], &found["Gid"]), (&vec!["0".to_owned(); 4], &vec!["60002".to_owned(); 4]));
+    assert!(found["Groups"].is_empty(), "{found:?}");
+    let mut command = Command::new("id");
+    command.uid(60_001).gid(60_002).env("OWN", "kept");
+    assert_eq!(command.to_string(), "(as uid 60001, gid 60002) id");
+    assert_eq!(format!("{command:?}"), "(as uid 60001, gid 60002) OWN=kept id");
+    let error = block_on(command.user("nobody").run()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error:?}");
 }
 
 pub(crate) fn there_is_no_way_back() {
@@ -84,7 +110,7 @@ pub(crate) fn the_environment_is_the_users_own() {
     let account = account();
     let user = block_on(User::by_name(&account.name)).unwrap().unwrap();
     let mut command = as_user(&account, "env");
-    command.env("NAMED", "by the caller").env("SHELL", "/bin/other").env_remove("LOGNAME");
+    command.env("NAMED", "by the caller").env("SHELL", "/bin/other").env_remove("LOGNAME").unmarked();
     let text = block_on(command.read()).unwrap();
     let found: BTreeMap<&str, &str> = text.lines().filter_map(|line| line.split_once('=')).collect();
     let expected = BTreeMap::from([
@@ -142,7 +168,7 @@ pub(crate) fn a_timeout_ends_the_tree() {
     command.args(["-c", "trap '' TERM; sleep 1000 & echo $!; echo $$; wait; sleep 1000"]);
     command.timeout(Duration::from_millis(500)).shutdown(Shutdown::new().grace(Duration::from_millis(100)));
     let error = block_on(command.output()).unwrap_err();
-    assert!(error.is_timeout(), "{error:?}");
+    assert!(error.is_timed_out(), "{error:?}");
     let told = String::from_utf8(error.stdout().unwrap().to_vec()).unwrap();
     assert_eq!(told.lines().count(), 2, "{told}");
     for pid in told.lines() {
@@ -198,6 +224,126 @@ fn dumpable() -> rustix::process::DumpableBehavior {
 #[cfg(not(target_os = "linux"))]
 fn dumpable() {}
 
+pub(crate) fn root_without_the_right() {
+    let account = account();
+    for (dropped, named) in [("-setuid,-setgid", "CAP_SETGID and CAP_SETUID"), ("-setuid", "root without CAP_SETUID")] {
+        let said = crate::again::root_who_cannot_become(&account, &["setpriv", "--bounding-set", dropped]);
+        assert!(said.starts_with("PermissionDenied"), "{said}");
+        assert!(said.contains(&account.name) && said.contains(named), "{said}");
+    }
+}
+
+/// In a namespace that has nobody but root.
+pub(crate) fn root_of_a_user_namespace() {
+    let account = account();
+    let said = crate::again::root_who_cannot_become(&account, &["unshare", "--user", "--map-root-user"]);
+    assert!(said.starts_with("PermissionDenied") && said.contains("root in a user namespace"), "{said}");
+    let allowing = ["unshare", "--user", "--map-root-user", "--setgroups=allow"];
+    if std::process::Command::new(allowing[0]).args(&allowing[1..]).arg("true").output().unwrap().status.success() {
+        let said = crate::again::root_who_cannot_become(&account, &allowing);
+        assert!(said.starts_with("PermissionDenied") && said.contains("in this process's user namespace"), "{said}");
+    }
+}
+
+/// Nothing is shown of a sudo that has no part in it.
+pub(crate) fn errors_show_what_was_run() {
+    let account = account();
+    let name = &account.name;
+    let mut command = as_user(&account, "sh");
+    command.args(["-c", "exit 3"]);
+    let error = block_on(command.run()).unwrap_err();
+    assert!(error.to_string().starts_with(&format!("`(as {name}) sh -c 'exit 3'` failed with")), "{error}");
+    let mut command = as_user(&account, "sleep");
+    command.arg("1000").timeout(Duration::from_millis(100)).env("KEY", "a value").current_dir("/");
+    let error = block_on(command.run()).unwrap_err();
+    assert!(error.to_string().starts_with(&format!("`(as {name}) sleep 1000` timed out")), "{error}");
+    assert_eq!(format!("{command:?}"), format!("cd / && (as {name}) KEY='a value' sleep 1000"));
+    command.via(Sudo::new(name));
+    assert_eq!(command.to_string(), format!("sudo -u {name} -- sleep 1000"));
+    assert_eq!(format!("{command:?}"), format!("cd / && sudo -u {name} KEY='a value' -- sleep 1000"));
+}
+
+/// Ambient and inheritable capabilities, and those that securebits keep through a change of user.
+pub(crate) fn no_capability_survives() {
+    let account = account();
+    let ambient = ["--inh=cap_dac_override,cap_net_raw", "--addamb=cap_dac_override,cap_net_raw"];
+    // NO_SETUID_FIXUP alone and locked, KEEP_CAPS, and both.
+    for securebits in ["--secbits=0", "--secbits=4", "--secbits=12", "--secbits=16", "--secbits=20"] {
+        let options = [&[securebits], &ambient[..]].concat();
+        let output = crate::again::with_capabilities("capsh", &options, "capabilities", &account);
+        assert!(output.status.success(), "{securebits}: {output:?}");
+        let text = String::from_utf8(output.stdout).unwrap();
+        let (own, childs) = text.split_once("--\n").unwrap();
+        assert!(!own.contains("CapAmb:\t0000000000000000"), "it has none to begin with: {own}");
+        for set in ["CapInh", "CapPrm", "CapEff", "CapAmb"] {
+            assert!(childs.contains(&format!("{set}:\t0000000000000000\n")), "{securebits}, {set}: {childs}");
+        }
+        // Locked, it stays what it is.
+        let is_fixed_up = !childs.contains("secure-no-suid-fixup: yes");
+        assert_eq!(is_fixed_up, securebits != "--secbits=12", "{securebits}: {childs}");
+    }
+    // Root's child that stays root keeps what this program has.
+    let output = crate::again::with_capabilities("capsh", &ambient, "capabilities-of-root", &account);
+    assert!(output.status.success(), "{output:?}");
+    assert!(!String::from_utf8(output.stdout).unwrap().contains("CapAmb:\t0000000000000000"));
+}
+
+/// The other half.
+pub(crate) fn show_capabilities(account: &str) {
+    println!("{}--", std::fs::read_to_string("/proc/self/status").unwrap());
+    let show = "cat /proc/self/status; PATH=$PATH:/sbin:/usr/sbin capsh --print";
+    println!("{}", block_on(Command::new("sh").args(["-c", show]).user(account).read()).unwrap());
+}
+
+/// Root of a container often may not trace other users' processes. This program is as traceable as before all the same, and
+/// after children whose start failed as well.
+pub(crate) fn dumpable_without_leave_to_trace() {
+    let account = account();
+    for bounds in ["--bounding-set=-sys_ptrace", "--bounding-set=-sys_ptrace,-sys_admin"] {
+        let output = crate::again::with_capabilities("setpriv", &[bounds], "dumpable", &account);
+        assert!(output.status.success(), "{bounds}: {output:?}");
+    }
+}
+
+/// The other half.
+#[cfg(target_os = "linux")]
+pub(crate) fn become_another_and_stay_dumpable(account: &str) {
+    use rustix::process::DumpableBehavior::Dumpable;
+    assert_eq!(dumpable(), Dumpable);
+    for program in ["true", "/no/such/program"] {
+        for _ in 0..20 {
+            let result = block_on(Command::new(program).user(account).status());
+            assert!(result.map_or_else(|error| error.is_not_found(), |status| status.success()));
+            assert_eq!(dumpable(), Dumpable, "{program}");
+        }
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn become_another_and_stay_dumpable(_: &str) {}
+
+/// Made before a child or after one.
+pub(crate) fn a_choice_not_to_be_dumpable_stays() {
+    let output = crate::again::with_capabilities("setpriv", &["--no-new-privs"], "not-dumpable", &account());
+    assert!(output.status.success(), "{output:?}");
+}
+
+/// The other half.
+#[cfg(target_os = "linux")]
+pub(crate) fn become_another_and_stay_not_dumpable(account: &str) {
+    use rustix::process::DumpableBehavior::NotDumpable;
+    let become_another = || assert!(block_on(Command::new("true").user(account).status()).unwrap().success());
+    become_another();
+    rustix::process::set_dumpable_behavior(NotDumpable).unwrap();
+    for _ in 0..3 {
+        become_another();
+        assert_eq!(dumpable(), NotDumpable);
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn become_another_and_stay_not_dumpable(_: &str) {}
+
 pub(crate) fn only_root_can() {
     let account = account();
     let itself = std::env::current_exe().unwrap();
@@ -212,16 +358,19 @@ pub(crate) fn only_root_can() {
     let text = String::from_utf8(output.stdout).unwrap();
     assert_eq!(
         text.trim(),
-        "PermissionDenied `sudo -u nobody -- id` was not started as `nobody`: only root can become another user without sudo"
+        "PermissionDenied `(as nobody) id` was not started as `nobody`: only root can become another user without sudo\n\
+         PermissionDenied `(as uid 0) id` was not started: only root can become another user or group by number"
     );
 }
 
 /// Natively and through sudo, one after the other.
 pub(crate) fn every_executor() {
     let account = account();
-    for via in [UserVia::Native, UserVia::Sudo] {
-        let mut command = as_user(&account, "id");
-        command.arg("-un").user_via(via);
+    let mut native = Command::new("id");
+    native.arg("-un").via(NativeUser::new(&account.name));
+    let mut sudo = Command::new("id");
+    sudo.arg("-un").via(Sudo::new(&account.name));
+    for command in [native, sudo] {
         let name = account.name.clone();
         on_every_executor(|| {
             let (command, name) = (command.clone(), name.clone());

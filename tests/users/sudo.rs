@@ -10,18 +10,21 @@ use std::process::ExitStatus;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use deluxe_process::{Child, Command, Error, ErrorKind, Event, OutputLimit, Resource, Shutdown, Stdio, UserVia};
+use deluxe_process::launcher::{self, NativeUser};
+use deluxe_process::{Child, Command, Error, ErrorKind, Event, OutputLimit, Resource, Shutdown, Stdio};
 use futures_lite::future::{block_on, poll_once};
 use futures_lite::{AsyncBufReadExt, StreamExt};
 use rustix::fs::{FlockOperation, flock};
 
-use crate::accounts::{self, Account};
 use crate::again;
+use testkit::accounts::{self, Account};
 
 /// Who takes part: the one who asks, who is also who this process runs as, and the one who it is to become.
 pub(crate) struct Cast {
     pub(crate) caller: String,
     pub(crate) target: String,
+    /// The commands have this process's terminal.
+    keeps_terminal: bool,
 }
 
 /// A test in the caller's place.
@@ -32,6 +35,7 @@ pub(crate) struct Play {
     /// Each in turn is put before the rules.
     defaults: &'static [&'static str],
     stage: Stage,
+    pub(crate) sudo: Sudo,
     run: fn(&Cast),
 }
 
@@ -43,14 +47,48 @@ enum Stage {
     /// The two have the same groups, so that groups tell nothing of who is who.
     SameGroups,
     SameGroupsOnTerminal,
+    /// A terminal that the commands have as well.
+    KeptTerminal,
+    SameGroupsOnKeptTerminal,
 }
 
-use Stage::{Plain, SameGroups, SameGroupsOnTerminal, Terminal};
+impl Stage {
+    fn has_terminal(self) -> bool {
+        !matches!(self, Plain | SameGroups)
+    }
+
+    fn keeps_terminal(self) -> bool {
+        matches!(self, KeptTerminal | SameGroupsOnKeptTerminal)
+    }
+
+    fn has_same_groups(self) -> bool {
+        matches!(self, SameGroups | SameGroupsOnTerminal | SameGroupsOnKeptTerminal)
+    }
+}
+
+use Stage::{KeptTerminal, Plain, SameGroups, SameGroupsOnKeptTerminal, SameGroupsOnTerminal, Terminal};
+
+/// Which sudo takes part.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Sudo {
+    /// The system's.
+    Own,
+    /// sudo-rs, in its place.
+    Rs,
+    /// The system's, in a process that can't be given more rights.
+    NoNewPrivileges,
+    /// A copy of the system's without its set-user-id bit, in its place.
+    WithoutItsBit,
+}
+
+use Sudo::{NoNewPrivileges, Own, Rs, WithoutItsBit};
 
 const ALL: &str = "CALLER ALL=(TARGET) NOPASSWD: ALL";
 const ID_ONLY: &str = "CALLER ALL=(TARGET) NOPASSWD: /usr/bin/id, /bin/sh, /usr/bin/sh, /usr/bin/env, /bin/env";
 const WITH_PASSWORD: &str = "CALLER ALL=(TARGET) ALL";
 const NOTHING: &str = "# no rule for CALLER";
+
+const SHELL_ONLY: &str = "CALLER ALL=(TARGET) NOPASSWD: /bin/sh, /usr/bin/sh";
 
 const PLAIN: &[&str] = &[""];
 /// With and without a terminal in between; and where sudo replaces itself by the command.
@@ -61,6 +99,7 @@ const ARRANGEMENTS: &[&str] = &[
 ];
 /// Where sudo stays there, and hands signals on.
 const IN_BETWEEN: &[&str] = &["Defaults:CALLER use_pty", "Defaults:CALLER !use_pty"];
+const FOR_RS: &[&str] = &["Defaults use_pty", "Defaults !use_pty"];
 const AWAY: &[&str] = &["Defaults:CALLER !use_pty, !pam_session, !pam_setcred"];
 /// Also where sudo has a child that is not the command.
 const WITH_MAIL: &[&str] = &[
@@ -70,70 +109,96 @@ const WITH_MAIL: &[&str] = &[
 ];
 
 macro_rules! plays {
-    ($($name:ident: $rules:expr, $defaults:expr, $stage:expr;)+) => {
+    ($($name:ident: $rules:expr, $defaults:expr, $stage:expr, $sudo:expr;)+) => {
         pub(crate) const PLAYS: &[Play] = &[$(Play {
-            name: concat!("sudo::", stringify!($name), "::", stringify!($stage)),
+            name: concat!("sudo::", stringify!($name), "::", stringify!($stage), "::", stringify!($sudo)),
             rules: $rules,
             defaults: $defaults,
             stage: $stage,
+            sudo: $sudo,
             run: $name,
         }),+];
     };
 }
 
 plays! {
-    identity: ALL, ARRANGEMENTS, Plain;
-    environment: ALL, PLAIN, Plain;
-    statuses_of_the_command: ALL, ARRANGEMENTS, Plain;
-    statuses_on_a_terminal: ALL, ARRANGEMENTS, Terminal;
-    statuses_of_the_command: ALL, ARRANGEMENTS, SameGroups;
-    statuses_on_a_terminal: ALL, ARRANGEMENTS, SameGroupsOnTerminal;
-    password_needed: WITH_PASSWORD, IN_BETWEEN, SameGroups;
-    not_allowed: ID_ONLY, WITH_MAIL, SameGroups;
-    a_sudo_of_the_command: ALL, ARRANGEMENTS, Plain;
-    not_allowed: ID_ONLY, WITH_MAIL, Plain;
-    no_rules_at_all: NOTHING, WITH_MAIL, Plain;
-    password_needed: WITH_PASSWORD, WITH_MAIL, Plain;
-    password_needed_on_a_terminal: WITH_PASSWORD, PLAIN, Terminal;
-    program_missing: ALL, PLAIN, Plain;
-    program_that_cannot_be_executed: ALL, PLAIN, Plain;
-    users_that_are_none: ALL, PLAIN, Plain;
-    programs_with_odd_names: "CALLER ALL=(TARGET) NOPASSWD: ALL\nDefaults:CALLER !secure_path", PLAIN, Plain;
-    arguments_are_kept: ALL, PLAIN, Plain;
-    another_sudo_on_path: ALL, PLAIN, Plain;
-    variables_by_name: ALL, PLAIN, Plain;
-    variables_that_rules_refuse: ID_ONLY, &["Defaults:CALLER env_keep += \"KEPT\""], Plain;
-    secrets: ALL, ARRANGEMENTS, Plain;
-    streams: ALL, PLAIN, Plain;
-    back_to_the_own_user: NOTHING, PLAIN, Plain;
-    timeout_of_what_heeds_a_signal: ID_ONLY, IN_BETWEEN, Plain;
-    timeout_of_what_sudo_became: ALL, AWAY, Plain;
-    timeout_of_what_cannot_be_stopped: ID_ONLY, ARRANGEMENTS, Plain;
-    timeout_of_what_ignores_it: ALL, ARRANGEMENTS, Plain;
-    timeout_on_a_terminal: ALL, ARRANGEMENTS, Terminal;
-    stop_of_a_child: ALL, ARRANGEMENTS, Plain;
-    timeout_in_a_session: ALL, ARRANGEMENTS, Plain;
-    limits: ALL, ARRANGEMENTS, Plain;
-    drop_of_a_run: ALL, ARRANGEMENTS, Plain;
-    end_of_the_program: ID_ONLY, IN_BETWEEN, Plain;
-    what_cannot_be_stopped_is_reported: ID_ONLY, &["Defaults:CALLER !use_pty"], Plain;
+    identity: ALL, ARRANGEMENTS, Plain, Own;
+    environment: ALL, PLAIN, Plain, Own;
+    statuses_of_the_command: ALL, ARRANGEMENTS, Plain, Own;
+    statuses_on_a_terminal: ALL, ARRANGEMENTS, Terminal, Own;
+    statuses_of_the_command: ALL, ARRANGEMENTS, SameGroups, Own;
+    statuses_on_a_terminal: ALL, ARRANGEMENTS, SameGroupsOnTerminal, Own;
+    password_needed: WITH_PASSWORD, IN_BETWEEN, SameGroups, Own;
+    not_allowed: ID_ONLY, WITH_MAIL, SameGroups, Own;
+    a_sudo_of_the_command: ALL, ARRANGEMENTS, Plain, Own;
+    not_allowed: ID_ONLY, WITH_MAIL, Plain, Own;
+    no_rules_at_all: NOTHING, WITH_MAIL, Plain, Own;
+    password_needed: WITH_PASSWORD, WITH_MAIL, Plain, Own;
+    password_needed_on_a_terminal: WITH_PASSWORD, PLAIN, Terminal, Own;
+    program_missing: ALL, PLAIN, Plain, Own;
+    program_that_cannot_be_executed: ALL, PLAIN, Plain, Own;
+    users_that_are_none: ALL, PLAIN, Plain, Own;
+    programs_with_odd_names: "CALLER ALL=(TARGET) NOPASSWD: ALL\nDefaults:CALLER !secure_path", PLAIN, Plain, Own;
+    arguments_are_kept: ALL, PLAIN, Plain, Own;
+    another_sudo_on_path: ALL, PLAIN, Plain, Own;
+    variables_by_name: ALL, PLAIN, Plain, Own;
+    variables_that_rules_refuse: ID_ONLY, &["Defaults:CALLER env_keep += \"KEPT\""], Plain, Own;
+    secrets: ALL, ARRANGEMENTS, Plain, Own;
+    streams: ALL, PLAIN, Plain, Own;
+    back_to_the_own_user: NOTHING, PLAIN, Plain, Own;
+    timeout_of_what_heeds_a_signal: ID_ONLY, IN_BETWEEN, Plain, Own;
+    timeout_of_what_sudo_became: ALL, AWAY, Plain, Own;
+    timeout_of_what_cannot_be_stopped: ID_ONLY, ARRANGEMENTS, Plain, Own;
+    timeout_of_what_ignores_it: ALL, ARRANGEMENTS, Plain, Own;
+    timeout_on_a_terminal: ALL, ARRANGEMENTS, Terminal, Own;
+    stop_of_a_child: ALL, ARRANGEMENTS, Plain, Own;
+    timeout_in_a_session: ALL, ARRANGEMENTS, Plain, Own;
+    limits: ALL, ARRANGEMENTS, Plain, Own;
+    drop_of_a_run: ALL, ARRANGEMENTS, Plain, Own;
+    end_of_the_program: ID_ONLY, IN_BETWEEN, Plain, Own;
+    what_cannot_be_stopped_is_reported: ID_ONLY, &["Defaults:CALLER !use_pty"], Plain, Own;
+    statuses_on_a_kept_terminal: ALL, ARRANGEMENTS, KeptTerminal, Own;
+    statuses_and_refusals: SHELL_ONLY, ARRANGEMENTS, Plain, Own;
+    statuses_and_refusals: SHELL_ONLY, ARRANGEMENTS, Terminal, Own;
+    statuses_and_refusals: SHELL_ONLY, FOR_RS, Plain, Rs;
+    statuses_and_refusals: SHELL_ONLY, FOR_RS, SameGroups, Rs;
+    statuses_and_refusals: SHELL_ONLY, FOR_RS, Terminal, Rs;
+    statuses_and_refusals_on_a_kept_terminal: SHELL_ONLY, ARRANGEMENTS, KeptTerminal, Own;
+    statuses_and_refusals_on_a_kept_terminal: SHELL_ONLY, ARRANGEMENTS, SameGroupsOnKeptTerminal, Own;
+    statuses_and_refusals_on_a_kept_terminal: SHELL_ONLY, FOR_RS, KeptTerminal, Rs;
+    no_rules_at_all: NOTHING, PLAIN, Plain, Rs;
+    no_rules_at_all: NOTHING, PLAIN, Terminal, Rs;
+    password_needed: WITH_PASSWORD, PLAIN, Plain, Rs;
+    password_needed: WITH_PASSWORD, PLAIN, Terminal, Rs;
+    sudo_that_cannot_work: ALL, PLAIN, Plain, NoNewPrivileges;
+    sudo_that_cannot_work: ALL, PLAIN, Terminal, NoNewPrivileges;
+    sudo_that_cannot_work: ALL, PLAIN, KeptTerminal, NoNewPrivileges;
+    sudo_that_cannot_work: ALL, PLAIN, SameGroupsOnKeptTerminal, NoNewPrivileges;
+    sudo_that_cannot_work: ALL, PLAIN, Plain, WithoutItsBit;
+    sudo_that_cannot_work: ALL, PLAIN, KeptTerminal, WithoutItsBit;
+    a_terminal_wanted: ALL, &["Defaults:CALLER requiretty"], Terminal, Own;
 }
 
 /// Makes the accounts and the rules, and has the play performed by the caller.
 pub(crate) fn perform(play: &Play) {
     for defaults in play.defaults {
-        let groups: &[&str] = match play.stage {
-            Plain | Terminal => &["--user-group"],
-            SameGroups | SameGroupsOnTerminal => &["--gid", "1"],
-        };
+        let groups: &[&str] = if play.stage.has_same_groups() { &["--gid", "1"] } else { &["--user-group"] };
         let (caller, target) = (Account::with(groups), Account::with(groups));
         let rules = format!("{defaults}\n{}\n", play.rules);
-        allow(&rules.replace("CALLER", &caller.name).replace("TARGET", &target.name));
-        let _end = End(&target);
-        let output =
-            again::play_as(&caller, &target, play.name, [Terminal, SameGroupsOnTerminal].contains(&play.stage));
-        let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "under {defaults:?}: {}\n{said}", output.status);
+        let rules = rules.replace("CALLER", &caller.name).replace("TARGET", &target.name);
+        let place = tempfile::tempdir().unwrap();
+        let own_rules = place.path().join("sudoers");
+        // sudo-rs would say something to settings that it does not know.
+        if play.sudo == Rs {
+            fs::write(&own_rules, &rules).unwrap();
+            fs::set_permissions(&own_rules, fs::Permissions::from_mode(0o440)).unwrap();
+        } else {
+            allow(&rules);
+        }
+        let _end = [End(&caller), End(&target)];
+        let (status, said) =
+            again::play_as(&caller, &target, play.name, play.stage.has_terminal(), play.sudo, &own_rules);
+        assert!(status.success(), "under {defaults:?}: {status}\n{said}");
         assert!(said.contains("the play is over"), "under {defaults:?}: {said}");
         wait_until_nothing_runs(&target.name);
     }
@@ -142,7 +207,7 @@ pub(crate) fn perform(play: &Play) {
 /// What the caller does.
 pub(crate) fn play(name: &str, caller: String, target: String) {
     let play = PLAYS.iter().find(|play| play.name == name).unwrap();
-    (play.run)(&Cast { caller, target });
+    (play.run)(&Cast { caller, target, keeps_terminal: play.stage.keeps_terminal() });
     println!("the play is over");
 }
 
@@ -183,7 +248,7 @@ impl Drop for Run {
 }
 
 /// Adds rules to those of this run, if they are well-formed.
-fn allow(rules: &str) {
+pub(crate) fn allow(rules: &str) {
     let mut all = RULES.lock().unwrap_or_else(PoisonError::into_inner);
     let file = Path::new(DIRECTORY).join(format!("{MARK}{}", std::process::id()));
     // sudo passes over names with a dot, so that it never sees half of a file.
@@ -198,7 +263,7 @@ fn allow(rules: &str) {
 }
 
 /// Ends what a test that failed has left running.
-struct End<'a>(&'a Account);
+pub(crate) struct End<'a>(pub(crate) &'a Account);
 
 impl Drop for End<'_> {
     fn drop(&mut self) {
@@ -227,14 +292,14 @@ fn processes_of(user: &str) -> Vec<u32> {
     found
 }
 
-fn assert_nothing_runs(user: &str) {
+pub(crate) fn assert_nothing_runs(user: &str) {
     let left = processes_of(user);
     let shown: Vec<_> = left.iter().map(|pid| fs::read_to_string(format!("/proc/{pid}/cmdline"))).collect();
     assert!(left.is_empty(), "still running: {left:?} {shown:?}");
 }
 
 /// For what ends in the background.
-fn wait_until_nothing_runs(user: &str) {
+pub(crate) fn wait_until_nothing_runs(user: &str) {
     let deadline = Instant::now() + Duration::from_secs(60);
     while !processes_of(user).is_empty() {
         assert!(Instant::now() < deadline, "still running");
@@ -245,7 +310,10 @@ fn wait_until_nothing_runs(user: &str) {
 impl Cast {
     fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         let mut command = Command::new(program);
-        command.user(&self.target).user_via(UserVia::Sudo);
+        command.via(launcher::Sudo::new(&self.target));
+        if self.keeps_terminal {
+            command.keep_terminal(true);
+        }
         command
     }
 
@@ -262,7 +330,7 @@ fn every_way(command: &Command) -> Vec<(&'static str, bool, Result<ExitStatus, E
     let mut silent = command.clone();
     silent.stdout(Stdio::null()).stderr(Stdio::null());
     let mut merged = command.clone();
-    merged.merge_stderr();
+    merged.merge_stderr(true);
     let mut limited = command.clone();
     limited.output_limit(OutputLimit::tail(10_000));
     let failed_as = |error: Error| match error.kind() {
@@ -284,7 +352,7 @@ fn every_way(command: &Command) -> Vec<(&'static str, bool, Result<ExitStatus, E
         let mut events = command.events();
         block_on(async {
             loop {
-                if let Event::Exit(status) = events.next().await.unwrap()? {
+                if let Event::Exit { status, .. } = events.next().await.unwrap()? {
                     return Ok(status);
                 }
             }
@@ -344,7 +412,7 @@ fn identity(cast: &Cast) {
     assert_eq!(field("Uid:"), [uid; 4]);
     assert_eq!(field("Gid:"), [user.gid(); 4]);
     assert_eq!(field("Groups:"), [user.gid()]);
-    assert_eq!(block_on(cast.command("id").arg("-un").user_via(UserVia::Sudo).read()).unwrap(), cast.target);
+    assert_eq!(block_on(cast.command("id").arg("-un").read()).unwrap(), cast.target);
     // This process is who it was.
     assert_eq!(block_on(Command::new("id").arg("-un").read()).unwrap(), cast.caller);
 }
@@ -381,7 +449,7 @@ fn statuses_of_the_command(cast: &Cast) {
     let one = cast.shell("exit 1");
     let error = block_on(one.read()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::ExitStatus);
-    assert_eq!(try_wait(&block_on(one.spawn()).unwrap()).unwrap().code(), Some(1));
+    assert_own_status_now(&one);
     block_on(cast.command("false").accept([1]).run()).unwrap();
     for script in ["echo out; echo err >&2; exit 1", "exec false", "sleep 0; exit 1", "(exit 1)"] {
         for (way, _, result) in every_way(&cast.shell(script)) {
@@ -390,6 +458,83 @@ fn statuses_of_the_command(cast: &Cast) {
     }
     let error = block_on(cast.shell("kill -TERM $$").read()).unwrap_err();
     assert_eq!(error.signal(), Some(deluxe_process::Signal::TERM), "{error:?}");
+}
+
+/// Without asking sudo anything, it may be that nothing can be known; then a wait finds out.
+fn assert_own_status_now(command: &Command) {
+    let child = block_on(command.spawn()).unwrap();
+    match try_wait(&child) {
+        Ok(status) => assert_eq!(status.code(), Some(1)),
+        Err(error) => {
+            assert_eq!(error.kind(), ErrorKind::StatusLost, "{error:?}");
+            assert_eq!(block_on(child.wait()).unwrap().code(), Some(1));
+        }
+    }
+}
+
+fn statuses_on_a_kept_terminal(cast: &Cast) {
+    assert_eq!(block_on(cast.shell(": </dev/tty").status()).unwrap().code(), Some(0));
+    statuses_on_a_terminal(cast);
+}
+
+/// Which it is not given, unless it is asked for by name.
+fn a_terminal_wanted(cast: &Cast) {
+    let error = block_on(cast.command("id").output()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Refused, "{error:?}");
+    assert!(error.to_string().contains("only on a terminal (`keep_terminal`"), "{error}");
+    block_on(cast.command("id").keep_terminal(true).run()).unwrap();
+}
+
+/// Refusals and statuses of the command, each in every way, with stderr captured or not.
+fn statuses_and_refusals(cast: &Cast) {
+    if !HAS_EPITAPHS {
+        return never_a_success(cast);
+    }
+    for (way, _, result) in every_way(&cast.shell("exit 1")) {
+        assert_eq!(result.unwrap().code(), Some(1), "{way}");
+    }
+    assert_own_status_now(&cast.shell("exit 1"));
+    for script in ["echo 'sudo: a password is required' >&2; exit 1", "echo 'I'\\''m sorry x' >&2; exit 1"] {
+        for (way, _, result) in every_way(&cast.shell(script)) {
+            assert_eq!(result.unwrap().code(), Some(1), "{way}: {script}");
+        }
+    }
+    for (way, _, result) in every_way(&cast.command("ls")) {
+        let error = result.expect_err(way);
+        assert_eq!(error.kind(), ErrorKind::Refused, "{way}: {error:?}");
+        assert!(error.to_string().contains("rules of sudo"), "{way}: {error:?}");
+    }
+}
+
+/// Where a terminal is between sudo and the command, it may be that nothing can be known: never a success, then, and never
+/// somebody else's reason.
+fn statuses_and_refusals_on_a_kept_terminal(cast: &Cast) {
+    assert_eq!(block_on(cast.shell("test -c /dev/tty && : </dev/tty").status()).unwrap().code(), Some(0));
+    never_a_success(cast);
+}
+
+fn never_a_success(cast: &Cast) {
+    for (way, is_heard, result) in every_way(&cast.shell("exit 1")) {
+        match result {
+            Ok(status) => assert_eq!(status.code(), Some(1), "{way}"),
+            Err(error) => assert!(error.kind() == ErrorKind::StatusLost && !is_heard, "{way}: {error:?}"),
+        }
+    }
+    for (way, _, result) in every_way(&cast.command("ls")) {
+        let error = result.expect_err(way);
+        assert!(matches!(error.kind(), ErrorKind::Refused | ErrorKind::StatusLost), "{way}: {error:?}");
+    }
+}
+
+/// sudo itself can't work.
+fn sudo_that_cannot_work(cast: &Cast) {
+    for (way, is_heard, result) in every_way(&cast.command("id")) {
+        let error = result.expect_err(way);
+        assert_eq!(error.kind(), ErrorKind::Refused, "{way}: {error:?}");
+        let words = ["no new privileges", "container configuration", "setuid bit"];
+        let words: Vec<bool> = words.iter().map(|words| error.to_string().contains(words)).collect();
+        assert!(!is_heard || words == [true, true, false] || words == [false, false, true], "{way}: {error}");
+    }
 }
 
 fn statuses_on_a_terminal(cast: &Cast) {
@@ -447,7 +592,7 @@ fn password_needed(cast: &Cast) {
         if HAS_EPITAPHS || is_heard {
             let error = result.expect_err(way);
             assert_eq!(error.kind(), ErrorKind::Refused, "{way}: {error:?}");
-            assert!(error.to_string().contains("wants a password"), "{way}: {error:?}");
+            assert!(error.to_string().contains("requires a password"), "{way}: {error:?}");
         }
     }
 }
@@ -455,7 +600,7 @@ fn password_needed(cast: &Cast) {
 fn password_needed_on_a_terminal(cast: &Cast) {
     // Never a prompt, though there would be a terminal for it.
     let error = block_on(cast.command("id").run()).unwrap_err();
-    let unheard = if HAS_EPITAPHS { ErrorKind::Refused } else { ErrorKind::ExitStatus };
+    let unheard = if HAS_EPITAPHS { ErrorKind::Refused } else { ErrorKind::StatusLost };
     assert_eq!(error.kind(), unheard, "{error:?}");
     let error = block_on(cast.command("id").read()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Refused, "{error:?}");
@@ -511,7 +656,7 @@ fn users_that_are_none(cast: &Cast) {
         assert_eq!(error.kind(), ErrorKind::InvalidInput, "{name}: {error:?}");
         assert!(error.to_string().contains(&format!("{name:?} can't be the name of a user")), "{error:?}");
     }
-    let error = block_on(cast.command("id").user_via(UserVia::Native).output()).unwrap_err();
+    let error = block_on(cast.command("id").via(NativeUser::new(&cast.target)).output()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::PermissionDenied, "{error:?}");
 }
 
@@ -587,7 +732,7 @@ fn variables_that_rules_refuse(cast: &Cast) {
     refused.env("FIRST", "1").env("KEPT", "yes").secret_env("SECOND", "s3cret");
     let error = block_on(refused.output()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::VariablesRefused, "{error:?}");
-    assert!(error.to_string().contains("these variables be handed on: FIRST, SECOND"), "{error}");
+    assert!(error.to_string().contains("do not allow these variables: FIRST, SECOND"), "{error}");
     // Where sudo is not heard, its rules can't be asked about variables.
     for (way, is_heard, result) in every_way(&refused) {
         if HAS_EPITAPHS || is_heard {
@@ -643,7 +788,7 @@ fn soon() -> Duration {
 fn timeout_of_what_heeds_a_signal(cast: &Cast) {
     let mut command = cast.shell("echo begun; trap 'echo asked; exit 1' TERM; while :; do sleep 0.1; done");
     let error = block_on(command.timeout(soon()).output()).unwrap_err();
-    assert!(error.is_timeout(), "{error:?}");
+    assert!(error.is_timed_out(), "{error:?}");
     assert_eq!(error.stdout(), Some(&b"begun\nasked\n"[..]), "once, and not twice: {error:?}");
     assert_nothing_runs(&cast.target);
 }
@@ -651,7 +796,7 @@ fn timeout_of_what_heeds_a_signal(cast: &Cast) {
 fn timeout_of_what_sudo_became(cast: &Cast) {
     let mut command = cast.shell("echo begun; trap 'echo asked; exit 1' TERM; while :; do sleep 0.1; done");
     let error = block_on(command.timeout(soon()).output()).unwrap_err();
-    assert!(error.is_timeout(), "{error:?}");
+    assert!(error.is_timed_out(), "{error:?}");
     assert_eq!(error.stdout(), Some(&b"begun\nasked\n"[..]), "{error:?}");
     assert!(std::error::Error::source(&error).is_none(), "{error:?}");
     assert_nothing_runs(&cast.target);
@@ -664,7 +809,7 @@ fn timeout_of_what_cannot_be_stopped(cast: &Cast) {
     let mut command = cast.shell("trap '' TERM; echo begun; while test -e \"$0\"; do sleep 0.1; done").with([&running]);
     command.timeout(soon()).shutdown(impatient());
     let error = block_on(command.output()).unwrap_err();
-    assert!(error.is_timeout(), "{error:?}");
+    assert!(error.is_timed_out(), "{error:?}");
     assert_eq!(error.stdout(), Some(&b"begun\n"[..]), "{error:?}");
     let still_running = std::error::Error::source(&error).unwrap().to_string();
     let pid = still_running.rsplit([' ', ',']).next().unwrap().parse().unwrap();
@@ -685,7 +830,7 @@ fn timeout_of_what_ignores_it(cast: &Cast) {
     let mut command = cast.shell(STUBBORN);
     command.timeout(soon()).shutdown(impatient());
     let error = block_on(command.output()).unwrap_err();
-    assert!(error.is_timeout(), "{error:?}");
+    assert!(error.is_timed_out(), "{error:?}");
     assert_eq!(error.stdout(), Some(&b"begun\n"[..]));
     assert!(std::error::Error::source(&error).is_none(), "{error:?}");
     assert_nothing_runs(&cast.target);
@@ -697,9 +842,9 @@ fn timeout_of_what_ignores_it(cast: &Cast) {
 
 fn timeout_in_a_session(cast: &Cast) {
     let mut command = cast.shell(STUBBORN);
-    command.new_session().timeout(soon()).shutdown(impatient());
+    command.new_session(true).timeout(soon()).shutdown(impatient());
     let error = block_on(command.output()).unwrap_err();
-    assert!(error.is_timeout(), "{error:?}");
+    assert!(error.is_timed_out(), "{error:?}");
     assert_eq!(error.stdout(), Some(&b"begun\n"[..]));
     assert!(std::error::Error::source(&error).is_none(), "{error:?}");
     assert_nothing_runs(&cast.target);
@@ -715,7 +860,7 @@ fn limits(cast: &Cast) {
 fn timeout_on_a_terminal(cast: &Cast) {
     let mut command = cast.shell(STUBBORN);
     let error = block_on(command.timeout(soon()).shutdown(impatient()).run()).unwrap_err();
-    assert!(error.is_timeout(), "{error:?}");
+    assert!(error.is_timed_out(), "{error:?}");
     assert!(std::error::Error::source(&error).is_none(), "{error:?}");
     assert_nothing_runs(&cast.target);
 }
@@ -789,7 +934,7 @@ fn what_cannot_be_stopped_is_reported(cast: &Cast) {
 /// As root, without a caller of its own: the rules let root do anything.
 pub(crate) fn as_root() {
     let target = Account::with(&["--user-group"]);
-    let cast = Cast { caller: "root".into(), target: target.name.clone() };
+    let cast = Cast { caller: "root".into(), target: target.name.clone(), keeps_terminal: false };
     identity(&cast);
     statuses_of_the_command(&cast);
     let error = block_on(cast.command("no-such-program").output()).unwrap_err();
@@ -801,7 +946,7 @@ pub(crate) fn as_root() {
 pub(crate) fn a_user_removed_meanwhile() {
     let target = Account::with(&["--user-group"]);
     let mut command = Command::new("id");
-    command.arg("-un").user(&target.name).user_via(UserVia::Sudo);
+    command.arg("-un").via(launcher::Sudo::new(&target.name));
     assert_eq!(block_on(command.read()).unwrap(), target.name);
     target.remove();
     let error = block_on(command.read()).unwrap_err();

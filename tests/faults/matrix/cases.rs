@@ -1,0 +1,186 @@
+//! The cases of an operation: what may befall it, where; a share of them run, each known by a number.
+
+use std::collections::BTreeSet;
+use std::process::ExitCode;
+
+use crate::matrix::calls;
+use crate::matrix::known;
+use crate::matrix::operations::Operation;
+use crate::matrix::supervisor::{Census, Fault, Run, Site};
+
+/// Of calls of the same kind by the same thread on the same thing, so many are disturbed; the rest is counted.
+const OF_ONE_KIND: u32 = 3;
+
+/// What differs from run to run is found in as many.
+const RECORDINGS: usize = 2;
+
+struct Case {
+    number: u32,
+    name: String,
+    site: Site,
+    fault: Fault,
+}
+
+/// Which of the cases are run.
+pub(crate) struct Choice {
+    /// One of so many.
+    share: u32,
+    seed: u32,
+    /// Just these.
+    numbers: Vec<u32>,
+    is_verbose: bool,
+}
+
+/// Without a word from outside: what takes a few seconds.
+const DEFAULT_SHARE: u32 = 60;
+
+impl Choice {
+    pub(crate) fn from_environment() -> Choice {
+        let variable = |name: &str| std::env::var(name).ok();
+        let number = |name: &str| variable(name).map(|text| text.parse().unwrap_or_else(|_| panic!("{name}={text}")));
+        let numbers = variable("FAULTS_CASES").unwrap_or_default();
+        let numbers = numbers.split([',', ' ']).filter(|text| !text.is_empty());
+        Choice {
+            share: number("FAULTS_SHARE").unwrap_or(DEFAULT_SHARE).max(1),
+            seed: number("FAULTS_SEED").unwrap_or(0),
+            numbers: numbers.map(|text| u32::from_str_radix(text, 16).expect("numbers of cases")).collect(),
+            is_verbose: variable("FAULTS_VERBOSE").is_some(),
+        }
+    }
+
+    fn has(&self, case: &Case) -> bool {
+        match &self.numbers[..] {
+            [] => case.number.wrapping_add(self.seed) % self.share == 0,
+            numbers => numbers.contains(&case.number),
+        }
+    }
+
+    fn is_share(&self) -> bool {
+        self.share > 1 && self.numbers.is_empty()
+    }
+
+    fn is_all(&self) -> bool {
+        self.share == 1 && self.numbers.is_empty()
+    }
+}
+
+/// FNV-1a: the same number for the same name, whatever else there is.
+fn number_of(name: &str) -> u32 {
+    name.bytes().fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
+}
+
+fn cases_at(operation: &Operation, site: &Site) -> Vec<Case> {
+    let case = |fault: Fault, what: &str| {
+        let name = format!("{}: {site} {what}", operation.name);
+        Case { number: number_of(&name), name, site: site.clone(), fault }
+    };
+    let call = calls::CALLS.iter().chain(calls::OLD_CALLS).find(|call| call.name == site.call).expect("a known call");
+    let shown = site.what.rsplit(' ').next().unwrap_or_default();
+    let is_true = |errno: &&i32| {
+        let fits = |untrue: &i32| untrue == *errno || *untrue == calls::ANY;
+        !calls::UNTRUE.iter().any(|(call, untrue, _)| shown.starts_with(call) && fits(untrue))
+    };
+    let fails = call.errors.iter().filter(is_true).map(|errno| case(Fault::Fails(*errno), calls::error_name(*errno)));
+    fails.chain([case(Fault::Dies, "dies")]).collect()
+}
+
+/// A scene of its own for each run, so that nothing of the last one is there.
+fn in_a_directory<T>(run: impl FnOnce(&std::path::Path) -> T) -> T {
+    let directory = tempfile::Builder::new().prefix("faults").tempdir().expect("a directory");
+    // For the operation in which another user takes part.
+    let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(directory.path(), open).expect("a directory of ours");
+    run(directory.path())
+}
+
+/// Everything about one operation; in a process of its own, which inherits what is orphaned.
+pub(crate) fn work(operation: &'static Operation) -> ExitCode {
+    rustix::process::set_child_subreaper(Some(rustix::process::getpid())).expect("a subreaper");
+    let choice = Choice::from_environment();
+    let mut sites = BTreeSet::new();
+    let mut grouped = BTreeSet::new();
+    let mut census = Census::default();
+    for _ in 0..RECORDINGS {
+        let (failures, seen, counted, unknown) = in_a_directory(|directory| {
+            let mut run = Run::new(operation, directory, None, None);
+            run.run();
+            (run.failures, run.sites, run.census, run.unknown)
+        });
+        if !failures.is_empty() || !unknown.is_empty() {
+            println!("{}, undisturbed: {}", operation.name, failures.join("; "));
+            if !unknown.is_empty() {
+                println!("calls that `tests/faults/matrix/calls.rs` does not have: {unknown:?}");
+            }
+            return ExitCode::FAILURE;
+        }
+        let (few, many): (Vec<Site>, Vec<Site>) = seen.into_iter().partition(|site| site.occurrence <= OF_ONE_KIND);
+        sites.extend(few);
+        grouped.extend(many);
+        census = census.or(counted);
+    }
+    let all: Vec<Case> = sites.iter().flat_map(|site| cases_at(operation, site)).collect();
+    let mut missed = 0;
+    let mut failed = Vec::new();
+    let mut excused = 0;
+    let mut ran = 0;
+    let mut unused: BTreeSet<usize> = known::of(operation.name).collect();
+    for case in all.iter().filter(|case| choice.has(case)) {
+        ran += 1;
+        // Most of these hang, for which a share has no time.
+        if choice.is_share() && known::find(operation.name, &case.name).is_some() {
+            excused += 1;
+            continue;
+        }
+        let (failures, was_reached) = in_a_directory(|directory| {
+            let mut run = Run::new(operation, directory, Some((&case.site, case.fault)), Some(&census));
+            run.run();
+            (run.failures, run.was_reached)
+        });
+        missed += usize::from(!was_reached);
+        let shown = format!("{:08x} {}", case.number, case.name);
+        if choice.is_verbose {
+            println!("{shown}: {}", if failures.is_empty() { "held" } else { "FAILED" });
+        }
+        if failures.is_empty() {
+            continue;
+        }
+        let said = failures.join("\n    ");
+        match known::find(operation.name, &format!("{}\n{said}", case.name)) {
+            Some(at) => {
+                excused += 1;
+                unused.remove(&at);
+            }
+            None => {
+                println!("FAILED {shown}\n    {said}");
+                failed.push(case.number);
+            }
+        }
+    }
+    println!(
+        "{}: {} calls, {} more like them; {} cases, {ran} of them run: {} held, {excused} are known, {} failed \
+         ({missed} did not come to their call)",
+        operation.name,
+        sites.len(),
+        grouped.len(),
+        all.len(),
+        ran - excused - failed.len(),
+        failed.len(),
+    );
+    if choice.is_all() {
+        for at in unused {
+            println!("an exception that nothing needs: {}", known::shown(at));
+        }
+    }
+    match &failed[..] {
+        [] => ExitCode::SUCCESS,
+        failed => {
+            let numbers: Vec<String> = failed.iter().map(|number| format!("{number:08x}")).collect();
+            println!(
+                "again: FAULTS_CASES={} cargo test --test faults -- matrix::{}",
+                numbers.join(","),
+                operation.name
+            );
+            ExitCode::FAILURE
+        }
+    }
+}

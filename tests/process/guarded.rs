@@ -1,0 +1,234 @@
+//! Guarded commands, whose program is killed; and scopes.
+
+use std::io::Read;
+use std::process::{Child, Command as StdCommand, Stdio as StdStdio};
+use std::time::Duration;
+use std::{env, fs, thread};
+
+use deluxe_process::{Command, Containment, ErrorKind, OutputLimit, Scope, Shutdown, Stdio};
+use futures_lite::future;
+
+use crate::census::{eventually, processes};
+use crate::executor::Executor;
+
+/// What escapes the tree, the group and the session, and is deaf to SIGTERM.
+const ESCAPES: &str = "(setsid sh -c 'trap \"\" TERM; sleep 1000; :' &) ; (sleep 1000 &) ; sleep 1000";
+
+/// How a program that is killed comes to have cgroups, or none.
+const WITH_CGROUPS: &str = "exec \"$@\"";
+const WITHOUT_CGROUPS: &str = "umount -a -t cgroup2; exec \"$@\"";
+
+/// Starts guarded commands until it is killed, or the number of them that it is told, and then ends.
+pub(crate) fn program(args: &[String]) {
+    let most = args.first().map_or(usize::MAX, |most| most.parse().unwrap());
+    future::block_on(async {
+        for _ in 0..most {
+            let child = Command::new("sh").args(["-c", ESCAPES]).guarded().spawn().await.unwrap();
+            println!("{:?}", child.containment());
+            thread::sleep(Duration::from_millis(3));
+            // It goes on without its handle.
+            drop(child);
+        }
+    });
+}
+
+/// A variable that every process of one program has.
+const TAG: &str = "GUARDED_BY";
+
+fn tagged(tag: &str) -> Vec<u32> {
+    let wanted = format!("{TAG}={tag}");
+    let pids = fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let has_it = |pid: &u32| {
+        let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+        environment.split(|byte| *byte == 0).any(|variable| variable == wanted.as_bytes())
+    };
+    pids.filter(has_it).collect()
+}
+
+fn start(tag: &str, script: &str, args: &[&str]) -> Child {
+    let mut command = StdCommand::new("unshare");
+    command.args(["--mount", "sh", "-c", script, "sh"]).arg(env::current_exe().unwrap());
+    command.args(["--program", "guarded"]).args(args).stdout(StdStdio::piped());
+    command.env(TAG, tag).spawn().unwrap()
+}
+
+/// How often a program is killed, with cgroups and with marks.
+fn rounds() -> u64 {
+    env::var("GUARDED_ROUNDS").map_or(12, |rounds| rounds.parse().expect("a number"))
+}
+
+/// SIGKILL of the program at any moment leaves none of its guarded commands, whether these have cgroups or marks.
+pub(crate) fn killed(_: Executor) {
+    for (script, expected) in [(WITH_CGROUPS, cgroups_of_the_machine()), (WITHOUT_CGROUPS, Containment::Mark)] {
+        for round in 0..rounds() {
+            let tag = format!("{}-{script}-{round}", std::process::id());
+            let mut program = start(&tag, script, &[]);
+            // The first rounds kill it while it starts, and before it has a guard.
+            thread::sleep(Duration::from_millis(round * round % 150));
+            program.kill().unwrap();
+            program.wait().unwrap();
+            eventually("nothing is left", || tagged(&tag).is_empty());
+            let mut said = String::new();
+            program.stdout.take().unwrap().read_to_string(&mut said).unwrap();
+            assert!(said.lines().all(|line| line == format!("{expected:?}")), "{said}");
+        }
+    }
+    eventually("no guard is left", || processes().is_empty());
+}
+
+/// The end of the program ends its guarded commands, also those whose handle was dropped, and its cgroups go with them.
+pub(crate) fn ended(_: Executor) {
+    for script in [WITH_CGROUPS, WITHOUT_CGROUPS] {
+        let tag = format!("{}-{script}", std::process::id());
+        let mut program = start(&tag, script, &["3"]);
+        assert!(program.wait().unwrap().success());
+        eventually("nothing is left", || tagged(&tag).is_empty());
+    }
+    eventually("no guard is left", || processes().is_empty());
+    // The next program removes what a killed one has left.
+    eventually("no directory of a dead program is left", || {
+        assert!(start("next", WITH_CGROUPS, &["1"]).wait().unwrap().success());
+        abandoned_cgroups().is_empty()
+    });
+}
+
+/// The thread that started a guarded command is not what it is tied to; nor is a guard that somebody has killed.
+pub(crate) fn thread_ends(executor: Executor) {
+    let child = thread::spawn(move || {
+        executor.run(async { Command::new("sh").args(["-c", ESCAPES]).guarded().spawn().await.unwrap() })
+    });
+    let child = child.join().unwrap();
+    eventually("all are up", || executor.run(child.members()).unwrap().len() == 5);
+    assert_eq!(child.try_wait().unwrap(), None);
+    for guard in guards() {
+        rustix::process::kill_process(guard, rustix::process::Signal::KILL).unwrap();
+    }
+    eventually("the guard is gone", || guards().is_empty());
+    executor.run(async {
+        let another = Command::new("sleep").arg("1000").guarded().spawn().await.unwrap();
+        eventually("a new one guards all of them", || guards().len() == 1);
+        another.stop().await.unwrap();
+        child.stop_with(Shutdown::kill()).await.unwrap();
+        let error = Command::new("true").guarded().unmarked().run().await;
+        if cgroups_of_the_machine() != Containment::Cgroup {
+            assert_eq!(error.unwrap_err().kind(), ErrorKind::Unsupported);
+        }
+    });
+}
+
+fn guards() -> Vec<rustix::process::Pid> {
+    let is_guard = |pid: u32| {
+        let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        line.windows(20).any(|part| part == b"deluxe-process-guard")
+    };
+    let children = testkit::children(std::process::id()).into_iter().filter(|pid| is_guard(*pid));
+    children.filter_map(|pid| rustix::process::Pid::from_raw(pid as i32)).collect()
+}
+
+fn cgroups_of_the_machine() -> Containment {
+    future::block_on(cgroups_here())
+}
+
+/// Empty directories of programs that have ended.
+fn abandoned_cgroups() -> Vec<String> {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let mounts = mounts.lines().filter(|line| line.contains(" - cgroup2 "));
+    let places = mounts.filter_map(|line| line.split(' ').nth(4));
+    let is_empty = |place: &std::path::Path| {
+        fs::read_to_string(place.join("cgroup.events")).is_ok_and(|events| events.contains("populated 0"))
+    };
+    let entries = places.flat_map(|place| fs::read_dir(place).unwrap().flatten());
+    let names = entries.filter(|entry| is_empty(&entry.path())).map(|entry| entry.file_name());
+    let names = names.map(|name| name.into_string().unwrap());
+    let has_ended = |name: &str| {
+        let pid = name.strip_prefix("deluxe-process-").and_then(|rest| rest.split('-').next());
+        pid.is_some_and(|pid| !fs::exists(format!("/proc/{pid}")).unwrap())
+    };
+    names.filter(|name| has_ended(name)).collect()
+}
+
+/// A scope ends all that its commands have started, and nothing else.
+pub(crate) fn scope(executor: Executor) {
+    executor.run(async {
+        let tag = format!("{}-scope", std::process::id());
+        let outside = Command::new("sleep").arg("1000").env(TAG, &tag).spawn().await.unwrap();
+        for is_dropped in [false, true] {
+            let scope = Scope::new().shutdown(Shutdown::new().grace(Duration::from_millis(100)));
+            assert!(scope.members().await.unwrap().is_empty());
+            let mut escaping = Command::new("sh");
+            escaping.args(["-c", ESCAPES]).env(TAG, &tag).within(&scope);
+            let plain = escaping.spawn().await.unwrap();
+            let guarded = escaping.clone().guarded().spawn().await.unwrap();
+            let is_held = plain.containment() != Containment::Tree && plain.containment() != Containment::Group;
+            // What a command leaves running stays in the scope.
+            let mut leaving = Command::new("sh");
+            leaving.args(["-c", "(setsid sleep 1000 &)"]).env(TAG, &tag).within(&scope).run().await.unwrap();
+            let mut run = Command::new("sleep").arg("1000").within(&scope).output();
+            assert!(future::poll_once(&mut run).await.is_none());
+            if is_held {
+                while scope.members().await.unwrap().len() < 12 {}
+            }
+            if is_dropped {
+                drop(scope);
+            } else {
+                scope.stop().await.unwrap();
+                assert!(!is_held || tagged(&tag).len() == 1, "{:?}", tagged(&tag));
+            }
+            let error = escaping.spawn().await.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
+            // It may have been killed before it had executed its program, which is an error.
+            assert!(!run.await.is_ok_and(|output| output.status.success()));
+            assert!(!plain.wait().await.unwrap().success() && !guarded.wait().await.unwrap().success());
+            if is_held {
+                eventually("nothing else is left", || tagged(&tag).len() == 1);
+            }
+        }
+        assert_eq!(outside.try_wait().unwrap(), None);
+        outside.stop().await.unwrap();
+        drop(Scope::new());
+    });
+}
+
+/// A run with `leave_nothing` keeps its other rules while it stops what was left: its time limit, the output that is passed
+/// on, and the limit of its output.
+pub(crate) fn leftovers(executor: Executor) {
+    executor.run(async {
+        let tag = format!("{}-leftovers", std::process::id());
+        let command = |script: &str| {
+            let mut command = Command::new("sh");
+            command.args(["-c", script]).env(TAG, &tag).leave_nothing();
+            command
+        };
+        let is_held = matches!(cgroups_here().await, Containment::Cgroup | Containment::Mark);
+        // Deaf, in the group of nobody.
+        let deaf = "(trap '' TERM; exec setsid sleep 1000) >/dev/null 2>&1 & echo said; while :; do \
+                    [ \"$(ps -o comm= $!)\" = sleep ] && exit; done";
+        let output = command(deaf).shutdown(Shutdown::new().grace(Duration::from_millis(50))).output().await.unwrap();
+        assert_eq!(output.stdout, b"said\n");
+        if !is_held {
+            eventually("only what can't be held is left", || tagged(&tag).len() == 1);
+            for pid in tagged(&tag) {
+                deluxe_process::Process::open(pid).unwrap().kill().unwrap();
+            }
+            return;
+        }
+        assert_eq!(tagged(&tag), [0; 0]);
+        let mut timed = command(deaf);
+        timed.timeout(Duration::from_secs(1)).shutdown(Shutdown::new().grace(Duration::from_secs(3)));
+        let error = timed.output().await.unwrap_err();
+        assert!(error.is_timed_out() && error.stdout() == Some(b"said\n"), "{error:?}");
+        assert_eq!(tagged(&tag), [0; 0]);
+        let mut talkative = command("sleep 1000 & head -c 100000 /dev/zero; exit 3");
+        let error = talkative.output_limit(OutputLimit::fail(10)).output().await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::OutputLimit, "{error:?}");
+        let child = command(deaf).stdout(Stdio::null()).shutdown(Shutdown::kill()).spawn().await.unwrap();
+        assert!(child.wait().await.unwrap().success());
+        assert_eq!(tagged(&tag), [0; 0]);
+        drop(command(deaf).stdout(Stdio::null()).shutdown(Shutdown::kill()).spawn().await.unwrap());
+        eventually("a drop is no reason to leave anything", || tagged(&tag).is_empty());
+    });
+}
+
+async fn cgroups_here() -> Containment {
+    Command::new("true").spawn().await.unwrap().containment()
+}
