@@ -246,7 +246,8 @@ async fn a_plain_child_that_is_dropped_keeps_running_and_is_reaped() -> Outcome 
 #[on_every_executor]
 async fn a_child_stopped_on_drop() -> Outcome {
     let mark = Mark::new();
-    let mut command = mark.put_on(sh("sleep 1000 & echo up; wait"));
+    // However its child ends, a signal ends it.
+    let mut command = mark.put_on(sh("sleep 1000 & echo up; wait; exec sleep 1000"));
     let child = command.stop_on_drop(true).stdout(Stdio::piped()).spawn().await?;
     assert_eq!(next_line(&mut lines_of(&child)).await?, "up");
     let (id, process) = (child.id(), child.process());
@@ -255,7 +256,7 @@ async fn a_child_stopped_on_drop() -> Outcome {
     assert_eq!(process.wait().await?.signal(), Some(Signal::TERM.as_raw()));
     assert!(has_vanished(id));
 
-    let child = command.stop_on_drop(false).spawn().await?;
+    let child = command.stop_on_drop(false).stdout(Stdio::null()).spawn().await?;
     let process = child.process();
     drop(child);
     assert_eq!(process.try_wait()?, None);

@@ -1390,7 +1390,7 @@ impl AsyncRead for Repeat {
 }
 
 /// What a flat use of memory may grow by, in KiB: pages of the program that are touched for the first time, and buffers.
-const FLAT: u64 = 4 * 1024;
+const FLAT: u64 = 8 * 1024;
 
 fn grown_since(before: u64) -> u64 {
     peak_memory() - before
