@@ -16,6 +16,7 @@ mod context;
 mod control;
 mod controller;
 mod end_record;
+mod guard_process;
 mod init;
 mod lockfile;
 mod log;

@@ -28,7 +28,7 @@ mod drop_guard;
 mod exit_hook;
 mod exit_state;
 mod freeze;
-mod guard;
+pub(crate) mod guard;
 mod handle;
 mod hold;
 mod mark;
@@ -63,7 +63,7 @@ pub(crate) use signal_proxy::SignalProxy;
 pub(crate) use stop::Reach;
 #[cfg(feature = "daemon")]
 #[allow(unused_imports, reason = "for daemons, which not every platform has")]
-pub(crate) use stop::kill_all_of_this_daemon;
+pub(crate) use stop::{kill_all_of_this_daemon, kill_all_with_word};
 pub(crate) use terminal::Forwarding;
 pub(crate) use time_limit::{LimitStop, TimeLimit};
 pub(crate) use tree_limits::TreeLimits;

@@ -481,8 +481,9 @@ impl Command {
     /// ```
     ///
     /// The command is not started, with [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported), where it can have
-    /// neither a cgroup nor a mark (see [`Containment`](crate::Containment)), and where there is no `/bin/sh`. With
-    /// marks the guard needs grep(1) as well. A forked copy of this program that executes nothing keeps the guard
+    /// neither a cgroup nor a mark (see [`Containment`](crate::Containment)). The process is this program again where it has
+    /// called `daemon::init`. Elsewhere it is `/bin/sh`, which has to be there, with marks together with grep(1) and
+    /// xargs(1). A forked copy of this program that executes nothing keeps the guard
     /// waiting until it has ended as well.
     ///
     /// # Platform support

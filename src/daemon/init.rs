@@ -7,6 +7,7 @@ use std::pin::Pin;
 use std::task::{Context as TaskContext, Poll};
 
 use crate::daemon::author::Daemon;
+use crate::daemon::guard_process;
 use crate::daemon::log_keeper;
 use crate::daemon::output;
 use crate::daemon::paths;
@@ -21,7 +22,9 @@ use crate::sys::detach;
 /// The first line of `main` in a program that has daemons.
 ///
 /// In an ordinary run that line only remembers how the program was called. In a process that a
-/// [`Controller`](crate::Controller) has started to be a daemon, it runs the daemon, and never returns.
+/// [`Controller`](crate::Controller) has started to be a daemon, it runs the daemon, and never returns. In the process that
+/// guards the [`guarded`](crate::Command::guarded) commands of a program with this line, it waits for the end of the
+/// program, and never returns either.
 ///
 /// With [`run_on`](Init::run_on), the daemon has its own executor:
 ///
@@ -63,6 +66,7 @@ pub fn init() -> Init {
     match role {
         Role::Stage1 => stage::run_stage_1(),
         Role::LogKeeper => log_keeper::run(),
+        Role::Guard => guard_process::run(),
         Role::Stage2 | Role::Ordinary => {}
     }
     Init { is_daemon: role == Role::Stage2, daemons: Vec::new() }

@@ -1,11 +1,12 @@
 //! This program as it executes itself: what it was called, and the role that it was executed in.
 //!
-//! A daemon's program runs in up to four roles. The second argument says which: see [`Role`].
+//! The program runs in up to five roles. The second argument says which: see [`Role`].
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
+use crate::process::guard;
 use crate::sys::Descriptor;
 use crate::sys::detach;
 use crate::sys::fd_passing;
@@ -40,6 +41,8 @@ pub(crate) enum Role {
     Stage2,
     /// To write the rest of a daemon's output into its log.
     LogKeeper,
+    /// To kill the guarded commands when the program that started them is gone.
+    Guard,
 }
 
 impl Role {
@@ -48,6 +51,7 @@ impl Role {
             Some(mark) if mark == STAGE_1 => Role::Stage1,
             Some(mark) if mark == STAGE_2 => Role::Stage2,
             Some(mark) if mark == LOG_KEEPER => Role::LogKeeper,
+            Some(mark) if mark == guard::ROLE => Role::Guard,
             _ => Role::Ordinary,
         }
     }
@@ -58,6 +62,11 @@ pub(crate) fn remember() {
     let program = std::env::current_exe().unwrap_or_default();
     let _ = CALLED.set(find_called(&program));
     let _ = PROGRAM.set(program);
+    // A program that has more rights than its caller does not execute itself, because the caller may have called it
+    // with anything.
+    if !detach::is_privileged_by_exec() {
+        guard::use_own_program(own_program::EXECUTABLE);
+    }
 }
 
 /// Whether `init` was called in this process.

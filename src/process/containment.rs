@@ -260,7 +260,7 @@ impl Contained {
         plan.cgroup = self.hold.cgroup().map(|slot| slot.open()).transpose()?;
         plan.mark = self.hold.mark().map(|own| {
             let scope = self.pending_start.as_ref().map(|pending_start| pending_start.scope().mark_for_commands());
-            let guard = self.is_guarded.then(guard::mark);
+            let guard = self.is_guarded.then(guard::own_mark);
             (mark::NAME, mark::value(scope.into_iter().chain(guard).chain([own])))
         });
         Ok(())

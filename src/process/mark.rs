@@ -25,6 +25,12 @@ fn random() -> String {
     random::bytes().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
+/// Whether this can be the word of a command.
+#[cfg_attr(not(feature = "daemon"), allow(dead_code, reason = "for guards by the program itself"))]
+pub(super) fn is_word_of_command(word: &str) -> bool {
+    word.len() == 32 && word.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
 /// What no other program has: 128 random bits as text.
 pub(super) fn unique() -> &'static str {
     UNIQUE.get_or_init(random)

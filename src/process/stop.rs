@@ -253,21 +253,35 @@ pub(crate) fn kill_all_of_this_daemon(spared: fn(u32) -> bool) {
 /// because one look is enough for many trees.
 pub(super) fn kill_marked_now<'a>(marks: impl IntoIterator<Item = &'a Mark>) {
     let words: HashSet<&str> = marks.into_iter().map(Mark::word).collect();
-    if words.is_empty() {
-        return;
+    if !words.is_empty() {
+        kill_marked(&words, MOST_LOOKS_AT_EXIT);
     }
+}
+
+/// How often a guard looks for what it has to kill.
+#[cfg(feature = "daemon")]
+const MOST_LOOKS_OF_GUARD: usize = 1000;
+
+/// Kills all processes that have a word in their mark; for the guard, whose program is gone.
+#[cfg(feature = "daemon")]
+#[allow(dead_code, reason = "for guards by the program itself, which not every platform has")]
+pub(crate) fn kill_all_with_word(word: &str) {
+    kill_marked(&HashSet::from([word]), MOST_LOOKS_OF_GUARD);
+}
+
+fn kill_marked(words: &HashSet<&str>, most_looks: usize) {
     let own = std::process::id();
     let mut clean = 0;
-    for _ in 0..MOST_LOOKS_AT_EXIT {
+    for _ in 0..most_looks {
         let Ok(processes) = processes::everybody_with(mark::NAME) else { return };
         let mut has_found = false;
         for (pid, _, value) in processes.iter().filter(|(pid, ..)| *pid != own) {
-            if !mark::has_word(value, &words) {
+            if !mark::has_word(value, words) {
                 continue;
             }
             // Held first, and then asked again.
             let Ok(handle) = sys::open(*pid) else { continue };
-            if processes::variable(*pid, mark::NAME).is_ok_and(|value| mark::has_word(&value, &words)) {
+            if processes::variable(*pid, mark::NAME).is_ok_and(|value| mark::has_word(&value, words)) {
                 has_found |= matches!(handle.signal(Signal::KILL.as_raw()), Ok(true));
             }
         }

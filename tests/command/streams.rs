@@ -1089,16 +1089,17 @@ async fn until_they_end_with(chunks: &mut Chunks, end: &[u8]) -> std::result::Re
 async fn chunks_as_they_come() -> Outcome {
     // The child goes on only when the chunk, which is no line, was heard.
     let place = Place::new();
-    let fifo = place.at("fifo");
-    Command::new("mkfifo").arg(&fifo).run().await?;
-    let script = "printf 'Password: '; read line < \"$0\"; printf '10%%\\r'; read line < \"$0\"; printf '20%%\\r\\377'";
-    let mut chunks = sh(script).arg(&fifo).chunks();
+    // Two, because a shell that opens the first one again can meet the writer of before, and its end.
+    let [first, second] = ["first", "second"].map(|name| place.at(name));
+    Command::new("mkfifo").args([&first, &second]).run().await?;
+    let script = "printf 'Password: '; read line < \"$0\"; printf '10%%\\r'; read line < \"$1\"; printf '20%%\\r\\377'";
+    let mut chunks = sh(script).args([&first, &second]).chunks();
     assert!(chunks.process().is_none(), "not started yet");
     assert_eq!(until_they_end_with(&mut chunks, b": ").await?, b"Password: ");
-    fs::write(&fifo, "secret\n")?;
+    fs::write(&first, "secret\n")?;
     assert_eq!(until_they_end_with(&mut chunks, b"\r").await?, b"10%\r");
     assert!(chunks.process().is_some());
-    fs::write(&fifo, "on\n")?;
+    fs::write(&second, "on\n")?;
     assert_eq!(until_they_end_with(&mut chunks, b"\xff").await?, b"20%\r\xff");
     assert!(chunks.next().await.is_none() && chunks.next().await.is_none(), "the end stays the end");
     Ok(())

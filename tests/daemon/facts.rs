@@ -285,7 +285,8 @@ pub(crate) async fn a_captured_start_returns_at_once(site: Site) -> Outcome {
 
 /// Whoever passes the marks of a stage by hand gets an exit code, and runs nothing of the program.
 pub(crate) async fn the_mark_alone_starts_nothing(site: Site) -> Outcome {
-    for mark in ["deluxe-process:daemon:1", "deluxe-process:daemon:2", "deluxe-process:daemon:log"] {
+    let daemons = ["deluxe-process:daemon:1", "deluxe-process:daemon:2", "deluxe-process:daemon:log"];
+    for mark in daemons.into_iter().chain(["deluxe-process:guard"]) {
         for stdin in ["</dev/null", "<&-", "< /etc/passwd", "<<end\nnonsense\nend\n"] {
             let mut shell = Command::new("sh");
             shell.args(["-c", &format!("\"$0\" \"$@\" {stdin}")]).arg(std::env::current_exe()?);

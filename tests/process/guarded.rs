@@ -7,6 +7,7 @@ use std::{env, fs, thread};
 
 use deluxe_process::{Command, Containment, ErrorKind, OutputLimit, Scope, Shutdown, Stdio};
 use futures_lite::future;
+use rustix::process::{Pid, Signal};
 
 use crate::census::{eventually, processes};
 use crate::executor::Executor;
@@ -17,6 +18,13 @@ const ESCAPES: &str = "(setsid sh -c 'trap \"\" TERM; sleep 1000; :' &) ; (sleep
 /// How a program that is killed comes to have cgroups, or none.
 const WITH_CGROUPS: &str = "exec \"$@\"";
 const WITHOUT_CGROUPS: &str = "umount -a -t cgroup2; exec \"$@\"";
+
+/// Both, with a shell as the guard and with the program itself.
+const EVERY_WAY: [(&str, bool); 4] =
+    [(WITH_CGROUPS, false), (WITH_CGROUPS, HAS_INIT), (WITHOUT_CGROUPS, false), (WITHOUT_CGROUPS, HAS_INIT)];
+
+/// Without daemons there is no `init`.
+const HAS_INIT: bool = cfg!(feature = "daemon");
 
 /// Starts guarded commands until it is killed, or the number of them that it is told, and then ends.
 pub(crate) fn program(args: &[String]) {
@@ -45,8 +53,14 @@ fn tagged(tag: &str) -> Vec<u32> {
     pids.filter(has_it).collect()
 }
 
-fn start(tag: &str, script: &str, args: &[&str]) -> Child {
+/// Whether the program is a guard itself when it is executed again, or leaves that to a shell.
+pub(crate) const OWN_GUARD: &str = "GUARDED_BY_ITSELF";
+
+fn start(tag: &str, script: &str, guards_itself: bool, args: &[&str]) -> Child {
     let mut command = StdCommand::new("unshare");
+    if guards_itself {
+        command.env(OWN_GUARD, "");
+    }
     command.args(["--mount", "sh", "-c", script, "sh"]).arg(env::current_exe().unwrap());
     command.args(["--program", "guarded"]).args(args).stdout(StdStdio::piped());
     command.env(TAG, tag).spawn().unwrap()
@@ -62,7 +76,7 @@ pub(crate) fn killed(_: Executor) {
     for (script, expected) in [(WITH_CGROUPS, cgroups_of_the_machine()), (WITHOUT_CGROUPS, Containment::Mark)] {
         for round in 0..rounds() {
             let tag = format!("{}-{script}-{round}", std::process::id());
-            let mut program = start(&tag, script, &[]);
+            let mut program = start(&tag, script, round % 2 == 0, &[]);
             // The first rounds kill it while it starts, and before it has a guard.
             thread::sleep(Duration::from_millis(round * round % 150));
             program.kill().unwrap();
@@ -76,18 +90,43 @@ pub(crate) fn killed(_: Executor) {
     eventually("no guard is left", || processes().is_empty());
 }
 
+/// Which program the guard is.
+pub(crate) fn which(_: Executor) {
+    let own = fs::canonicalize(env::current_exe().unwrap()).unwrap();
+    for (script, guards_itself) in EVERY_WAY {
+        let tag = format!("{}-{script}-{guards_itself}-which", std::process::id());
+        let mut program = start(&tag, script, guards_itself, &[]);
+        // `unshare` executes the program, so this is its pid.
+        let mut found = Vec::new();
+        eventually("there is a guard", || {
+            found = guards(program.id());
+            !found.is_empty()
+        });
+        let is_own =
+            |pid: &Pid| fs::read_link(format!("/proc/{}/exe", pid.as_raw_nonzero())).is_ok_and(|file| file == own);
+        assert!(found.iter().all(|pid| is_own(pid) == guards_itself));
+        // What asks others to end does not end it.
+        for signal in [Signal::TERM, Signal::HUP, Signal::INT, Signal::QUIT] {
+            rustix::process::kill_process(found[0], signal).unwrap();
+        }
+        program.kill().unwrap();
+        program.wait().unwrap();
+        eventually("nothing is left", || tagged(&tag).is_empty());
+    }
+}
+
 /// The end of the program ends its guarded commands, also those whose handle was dropped, and its cgroups go with them.
 pub(crate) fn ended(_: Executor) {
-    for script in [WITH_CGROUPS, WITHOUT_CGROUPS] {
-        let tag = format!("{}-{script}", std::process::id());
-        let mut program = start(&tag, script, &["3"]);
+    for (script, guards_itself) in EVERY_WAY {
+        let tag = format!("{}-{script}-{guards_itself}", std::process::id());
+        let mut program = start(&tag, script, guards_itself, &["3"]);
         assert!(program.wait().unwrap().success());
         eventually("nothing is left", || tagged(&tag).is_empty());
     }
     eventually("no guard is left", || processes().is_empty());
     // The next program removes what a killed one has left.
     eventually("no directory of a dead program is left", || {
-        assert!(start("next", WITH_CGROUPS, &["1"]).wait().unwrap().success());
+        assert!(start("next", WITH_CGROUPS, false, &["1"]).wait().unwrap().success());
         abandoned_cgroups().is_empty()
     });
 }
@@ -100,13 +139,14 @@ pub(crate) fn thread_ends(executor: Executor) {
     let child = child.join().unwrap();
     eventually("all are up", || executor.run(child.members()).unwrap().len() == 5);
     assert_eq!(child.try_wait().unwrap(), None);
-    for guard in guards() {
-        rustix::process::kill_process(guard, rustix::process::Signal::KILL).unwrap();
+    let own = std::process::id();
+    for guard in guards(own) {
+        rustix::process::kill_process(guard, Signal::KILL).unwrap();
     }
-    eventually("the guard is gone", || guards().is_empty());
+    eventually("the guard is gone", || guards(own).is_empty());
     executor.run(async {
         let another = Command::new("sleep").arg("1000").guarded().spawn().await.unwrap();
-        eventually("a new one guards all of them", || guards().len() == 1);
+        eventually("a new one guards all of them", || guards(own).len() == 1);
         another.stop().await.unwrap();
         child.stop_with(Shutdown::kill()).await.unwrap();
         let error = Command::new("true").guarded().unmarked().run().await;
@@ -116,13 +156,13 @@ pub(crate) fn thread_ends(executor: Executor) {
     });
 }
 
-fn guards() -> Vec<rustix::process::Pid> {
+fn guards(program: u32) -> Vec<Pid> {
     let is_guard = |pid: u32| {
         let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
         line.windows(20).any(|part| part == b"deluxe-process-guard")
     };
-    let children = testkit::children(std::process::id()).into_iter().filter(|pid| is_guard(*pid));
-    children.filter_map(|pid| rustix::process::Pid::from_raw(pid as i32)).collect()
+    let children = testkit::children(program).into_iter().filter(|pid| is_guard(*pid));
+    children.filter_map(|pid| Pid::from_raw(pid as i32)).collect()
 }
 
 fn cgroups_of_the_machine() -> Containment {

@@ -155,6 +155,7 @@ const CASES: &[Case] = &[
     Case { name: GUARDED[0], run: guarded::killed, on: ONE },
     Case { name: GUARDED[1], run: guarded::ended, on: ONE },
     Case { name: GUARDED[2], run: guarded::thread_ends, on: EVERY },
+    Case { name: GUARDED[3], run: guarded::which, on: ONE },
     Case { name: "a_scope_ends_all_of_its_commands", run: guarded::scope, on: EVERY },
     Case { name: "a_run_that_leaves_nothing_keeps_its_limits", run: guarded::leftovers, on: EVERY },
 
@@ -166,10 +167,11 @@ const CASES: &[Case] = &[
 const MOUNTED: [&str; 2] = ["there_is_no_null_device", "a_file_system_with_noexec"];
 
 /// Take pidfds and `/proc`, and the first two a mount namespace.
-const GUARDED: [&str; 3] = [
+const GUARDED: [&str; 4] = [
     "a_killed_program_leaves_no_guarded_command",
     "a_program_that_ends_leaves_no_guarded_command",
     "a_guarded_command_outlives_the_thread_that_started_it",
+    "the_program_is_the_guard_if_it_has_init",
 ];
 
 /// What cases run as other programs.
@@ -195,6 +197,10 @@ const PROGRAMS: &[(&str, Program)] = &[
 ];
 
 fn main() -> ExitCode {
+    #[cfg(all(feature = "daemon", target_os = "linux"))]
+    if std::env::var_os(guarded::OWN_GUARD).is_some() {
+        deluxe_process::daemon::init().run_on(futures_lite::future::block_on);
+    }
     supervisor::play(PROGRAMS, run, || {
         // The cases that are about ignored signals ignore them themselves.
         testkit::ignore_no_signals();

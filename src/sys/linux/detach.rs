@@ -39,6 +39,14 @@ pub(crate) fn reset_signals() {
     SignalSet::empty().set_as_mask();
 }
 
+/// Ignores the signals by which terminals, users and service managers ask a process to end.
+pub(crate) fn ignore_requests_to_end() {
+    for signal in [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGTERM, libc::SIGPIPE] {
+        // SAFETY: `SIG_IGN` runs no code.
+        unsafe { libc::signal(signal, libc::SIG_IGN) };
+    }
+}
+
 /// Ends this process at once. Destructors and exit handlers do not run: they are for the ordinary life of the program,
 /// and not for a stage of a daemon's start.
 pub(crate) fn exit_now(code: i32) -> ! {

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
@@ -105,6 +106,16 @@ pub(crate) fn poll_now(descriptor: impl AsFd, events: PollFlags) -> io::Result<P
     let now = Timespec { tv_sec: 0, tv_nsec: 0 };
     rustix::io::retry_on_intr(|| rustix::event::poll(&mut polled, Some(&now)))?;
     Ok(polled[0].revents())
+}
+
+/// Reads from a socket into an empty buffer, once; 0 if nothing comes within this time.
+pub(crate) fn read_within(socket: &Descriptor, buffer: &mut [u8], time: Duration) -> io::Result<usize> {
+    let mut polled = [PollFd::new(socket, PollFlags::IN)];
+    let time = Timespec::try_from(time).map_err(|_| io::ErrorKind::InvalidInput)?;
+    if rustix::io::retry_on_intr(|| rustix::event::poll(&mut polled, Some(&time)))? == 0 {
+        return Ok(0);
+    }
+    Ok(rustix::io::retry_on_intr(|| rustix::io::read(socket, &mut *buffer))?)
 }
 
 /// Whether a read would not wait: there is something to read, or the end.

@@ -4,6 +4,7 @@ use std::future::Future;
 use std::io::Write;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
+use std::sync::Once;
 use std::time::Duration;
 
 use deluxe_process::daemon::{Context, State};
@@ -12,6 +13,8 @@ use deluxe_process::{BoxError, Child, Command, Controller, Daemon, Error, ErrorK
 use futures_lite::future::block_on;
 use futures_lite::io::{AsyncBufReadExt, BufReader};
 use futures_lite::stream::StreamExt;
+use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_change, unmount};
+use rustix::thread::UnshareFlags;
 use serde::{Deserialize, Serialize};
 
 use crate::matrix::marks::{self, Mark};
@@ -35,6 +38,8 @@ pub(crate) const ALL: &[Operation] = &[
     Operation { name: "stop", needs_root: false, outlives: true, run: stop },
     Operation { name: "stop-session", needs_root: false, outlives: true, run: stop_session },
     Operation { name: "drop", needs_root: false, outlives: true, run: drop_child },
+    Operation { name: "guarded", needs_root: false, outlives: false, run: guarded },
+    Operation { name: "guarded-by-mark", needs_root: true, outlives: false, run: guarded_by_mark },
     Operation { name: "user", needs_root: true, outlives: true, run: user },
     Operation { name: "signals", needs_root: false, outlives: false, run: signals },
     Operation { name: "daemon-start", needs_root: false, outlives: false, run: daemon_start },
@@ -196,6 +201,36 @@ fn drop_child(_: &Path) -> Outcome {
         process.wait().await
     });
     judge(result, |_| true)
+}
+
+/// A guarded command whose descendant has left its tree and its session. If the program is killed, at whatever call, the
+/// guard has to kill both.
+fn guarded(_: &Path) -> Outcome {
+    let result = disturbed(async {
+        let child = shell("setsid sleep 1000 & sleep 1000").guarded().spawn().await?;
+        child.stop().await
+    });
+    judge(result, |_| true)
+}
+
+/// Takes the file systems of cgroup2 away from this process.
+#[allow(unsafe_code, reason = "this call could also give threads file descriptors of their own")]
+fn hide_cgroups() {
+    // SAFETY: only the view of the mounts changes, and open files stay shared.
+    unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNS) }.expect("root");
+    mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC).expect("root");
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").expect("/proc");
+    for mount in mounts.lines().filter(|mount| mount.contains(" - cgroup2 ")) {
+        let place = mount.split(' ').nth(4).expect("a mount point");
+        unmount(place, UnmountFlags::DETACH).expect("root");
+    }
+}
+
+/// The same on a system without cgroups.
+fn guarded_by_mark(directory: &Path) -> Outcome {
+    static HIDDEN: Once = Once::new();
+    HIDDEN.call_once(hide_cgroups);
+    guarded(directory)
 }
 
 fn user(_: &Path) -> Outcome {

@@ -22,6 +22,9 @@ const DEADLINE: Duration = Duration::from_secs(40);
 /// What has to be gone is gone by then.
 const SETTLES_WITHIN: Duration = Duration::from_secs(10);
 
+/// In the command line of a guard.
+const GUARD: &str = "deluxe-process-guard";
+
 /// A call in an undisturbed run: by whom, which, and how many such calls of the same there were before it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Site {
@@ -539,7 +542,9 @@ impl<'a> Run<'a> {
         let Some(resting) = &self.resting else { return };
         let (listener, id, since) = (resting.listener, resting.id, resting.since);
         self.reap();
-        let left: Vec<Left> = descendants().into_iter().filter(|left| left.pid != self.subject).collect();
+        // The guard ends after its program.
+        let is_left = |left: &Left| left.pid != self.subject && !left.what.contains(GUARD);
+        let left: Vec<Left> = descendants().into_iter().filter(is_left).collect();
         let census = Census::of(self.subject, self.directory);
         let excess = match (self.expected, self.rests) {
             (Some(expected), _) => census.beyond(expected),
