@@ -113,9 +113,10 @@ impl CgroupRoot {
     }
 
     pub(crate) fn state(&self, path: &str) -> io::Result<CgroupState> {
-        let text = cgroup_file::read(self.open_file(path, EVENTS, OFlags::RDONLY))?;
-        let says = |line| text.lines().any(|found| found == line);
-        Ok(CgroupState { is_populated: says("populated 1"), is_frozen: says("frozen 1") })
+        let events = self.open_file(path, EVENTS, OFlags::RDONLY)?;
+        let mut text = [0; MOST_EVENTS];
+        let says = says_of(&events, &mut text)?;
+        Ok(CgroupState { is_populated: says(b"populated 1"), is_frozen: says(b"frozen 1") })
     }
 
     /// The processes in it and below it. A process that this program's PID namespace does not show is left out.
@@ -153,7 +154,7 @@ impl CgroupRoot {
     /// The kernel reports each change of the file at once, or 10 ms after the change before it.
     async fn event(&self, path: &str, line: &[u8]) -> io::Result<()> {
         let events = Watch::new(self.open_file(path, EVENTS, OFlags::RDONLY)?);
-        events.until(|| Ok(says(events.descriptor(), line)?.then_some(()))).await
+        events.until(|| Ok(says_of(events.descriptor(), &mut [0; MOST_EVENTS])?(line).then_some(()))).await
     }
 
     /// Takes the status of children that this process has inherited and that have ended in this cgroup, but not that of
@@ -335,11 +336,13 @@ fn processes_and_directories(at: &OwnedFd, path: &str) -> io::Result<(Vec<u32>, 
     Ok((processes, names))
 }
 
-/// Whether a file of events has this line.
-fn says(events: &OwnedFd, line: &[u8]) -> io::Result<bool> {
-    let mut text = [0; 256];
-    let length = rustix::io::pread(events, &mut text, 0)?;
-    Ok(text[..length].split(|byte| *byte == b'\n').any(|found| found == line))
+/// How long a file of events can be.
+const MOST_EVENTS: usize = 256;
+
+/// Reads a file of events with one system call; tells whether it has a line.
+fn says_of<'a>(events: &OwnedFd, text: &'a mut [u8; MOST_EVENTS]) -> io::Result<impl Fn(&[u8]) -> bool + 'a> {
+    let length = rustix::io::pread(events, &mut *text, 0)?;
+    Ok(move |line: &[u8]| text[..length].split(|byte| *byte == b'\n').any(|found| found == line))
 }
 
 /// Whether there are directories below it: each one is a link to it.
