@@ -37,7 +37,7 @@ impl Output {
         Output {
             usage: process.usage(),
             containment: contained.kind(),
-            left_running: contained.count(),
+            left_running: contained.count_left(),
             is_out_of_memory: contained.memory_events().kills > 0,
             tree_usage: contained.tree_usage(),
             ..self

@@ -155,6 +155,8 @@ pub(super) struct CgroupSlot {
     is_slow: AtomicBool,
     /// It was frozen, and not thawed since.
     is_frozen: AtomicBool,
+    /// The command has ended and nothing is left, so nothing can be born in it any more.
+    is_over: AtomicBool,
     /// It was killed, frozen or limited, so it is not used again. Linux 6.13 and newer kill a child that is born into a
     /// cgroup which was killed at any time before.
     is_spent: AtomicBool,
@@ -197,9 +199,10 @@ impl CgroupSlot {
     }
 
     fn at(root: &'static CgroupRoot, path: Box<str>, parent: Option<Arc<CgroupSlot>>, is_new: bool) -> CgroupSlot {
-        let [is_slow, is_frozen, is_spent] = [false, false, is_new].map(AtomicBool::new);
+        let [is_slow, is_frozen, is_over, is_spent] = [false, false, false, is_new].map(AtomicBool::new);
         let idle = Idle(Mutex::new(Vec::new()));
-        CgroupSlot { root, path, parent, idle, command: AtomicU32::new(0), is_new, is_slow, is_frozen, is_spent }
+        let command = AtomicU32::new(0);
+        CgroupSlot { root, path, parent, idle, command, is_new, is_slow, is_frozen, is_over, is_spent }
     }
 
     /// Limits what all processes in it use together. Only for a [new](CgroupSlot::take_new) one. It writes files, and can
@@ -251,6 +254,17 @@ impl CgroupSlot {
 
     pub(super) fn is_populated(&self) -> io::Result<bool> {
         Ok(self.root.state(&self.path)?.is_populated)
+    }
+
+    /// How many processes the command has left in it, which has ended.
+    pub(super) fn count_left(&self) -> io::Result<usize> {
+        let state = self.root.state(&self.path)?;
+        if state.is_populated {
+            return Ok(self.processes()?.len());
+        }
+        // A frozen one is looked at again, and not used again.
+        self.is_over.store(!state.is_frozen, Ordering::Relaxed);
+        Ok(0)
     }
 
     pub(super) fn processes(&self) -> io::Result<Vec<u32>> {
@@ -377,7 +391,7 @@ impl Drop for CgroupSlot {
         }
         let (root, path) = (self.root, std::mem::take(&mut self.path));
         let is_pooled = !*self.is_spent.get_mut();
-        let (parent, command) = (self.parent.take(), *self.command.get_mut());
+        let (parent, command, is_over) = (self.parent.take(), *self.command.get_mut(), *self.is_over.get_mut());
         let left = LeftBehind { root, path, parent, is_pooled };
         if sys::cgroup::adopts_orphans() {
             // They become zombies of this program, which has to be there when they end.
@@ -387,6 +401,8 @@ impl Drop for CgroupSlot {
                 }
                 left.recycle_or(|left| LEFT_BEHIND.lock().push(left));
             });
+        } else if is_over {
+            CgroupSlot::recycle(root, left.path, left.parent.as_ref(), is_pooled);
         } else {
             left.recycle_or(|left| LEFT_BEHIND.lock().push(left));
         }

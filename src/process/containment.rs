@@ -315,13 +315,9 @@ impl Contained {
         self.hold.cgroup().map_or(0, |slot| slot.refused_tasks())
     }
 
-    /// How many processes are in it, where that can be told at once.
-    pub(crate) fn count(&self) -> Option<usize> {
-        let slot = self.hold.cgroup()?;
-        if !slot.is_populated().ok()? {
-            return Some(0);
-        }
-        slot.processes().ok().map(|processes| processes.len())
+    /// How many processes the command has left, which has ended; where that can be told at once.
+    pub(crate) fn count_left(&self) -> Option<usize> {
+        self.hold.cgroup()?.count_left().ok()
     }
 
     /// Whether processes of it may run.
