@@ -81,7 +81,11 @@ fn tried(root: CgroupRoot) -> io::Result<CgroupRoot> {
         match sys::spawn(&plan) {
             Err(SpawnError { step: SpawnStep::Execute, .. }) => Ok(()),
             Err(SpawnError { error, .. }) => Err(error),
-            Ok(_) => Err(io::ErrorKind::Other.into()),
+            // It was killed before its exec.
+            Ok(child) => {
+                background::reap(child);
+                Err(io::Error::other("the kernel kills every child that is started in another cgroup"))
+            }
         }
     };
     let tried = try_it();

@@ -79,6 +79,7 @@ impl Containment {
 pub async fn contain_below(directory: impl AsRef<Path>) -> Result<()> {
     static NAMING: BlockingPool = BlockingPool::new();
     let directory = directory.as_ref().to_owned();
+    background::ensure_started()?;
     NAMING.run(move || cgroup_pool::claim_below(&directory)).await
 }
 

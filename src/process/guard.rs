@@ -207,10 +207,7 @@ impl Work {
             Ok(_) if answer == READY => Ok(Running { process, _socket: ours }),
             other => {
                 let _ = process.signal(Signal::KILL.as_raw());
-                background::spawn_detached(async move {
-                    let _ = process.ended().await;
-                    let _ = process.try_exit();
-                });
+                background::reap(process);
                 Err(failed(other.err().unwrap_or(io::ErrorKind::TimedOut.into())))
             }
         }

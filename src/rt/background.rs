@@ -17,7 +17,7 @@ use futures_lite::future;
 use crate::error::{Error, ErrorKind, Result};
 use crate::rt::lock::ignore_poison;
 use crate::sys;
-use crate::sys::Timer;
+use crate::sys::{Handle, Timer};
 use crate::sys::{fork_detection, threads};
 
 static EXECUTOR: Executor<'static> = Executor::new();
@@ -103,6 +103,14 @@ pub(crate) fn spawn_detached(task: impl Future<Output = ()> + Send + 'static) {
     if is_ours() {
         EXECUTOR.spawn(task).detach();
     }
+}
+
+/// Reaps a child that is about to end, and that nobody else knows.
+pub(crate) fn reap(child: Handle) {
+    spawn_detached(async move {
+        let _ = child.ended().await;
+        let _ = child.try_exit();
+    });
 }
 
 /// Ready after 20 milliseconds or less: for callers that poll now and then because an event can fail to come. One timer

@@ -12,6 +12,7 @@
 //! | `FAULTS_SHARE` | 60 | one case of so many is run; 1: all of them, which takes long |
 //! | `FAULTS_SEED` | 0 | which of them |
 //! | `FAULTS_CASES` | – | just the cases of these numbers |
+//! | `FAULTS_NAMED` | – | just the cases with this in their name, such as `dies` |
 //! | `FAULTS_VERBOSE` | – | each case is named |
 
 mod calls;

@@ -28,6 +28,8 @@ pub(crate) struct Choice {
     seed: u32,
     /// Just these.
     numbers: Vec<u32>,
+    /// Just those whose name has this part.
+    part: String,
     is_verbose: bool,
 }
 
@@ -44,11 +46,15 @@ impl Choice {
             share: number("FAULTS_SHARE").unwrap_or(DEFAULT_SHARE).max(1),
             seed: number("FAULTS_SEED").unwrap_or(0),
             numbers: numbers.map(|text| u32::from_str_radix(text, 16).expect("numbers of cases")).collect(),
+            part: variable("FAULTS_NAMED").unwrap_or_default(),
             is_verbose: variable("FAULTS_VERBOSE").is_some(),
         }
     }
 
     fn has(&self, case: &Case) -> bool {
+        if !case.name.contains(&self.part) {
+            return false;
+        }
         match &self.numbers[..] {
             [] => case.number.wrapping_add(self.seed) % self.share == 0,
             numbers => numbers.contains(&case.number),
@@ -60,7 +66,7 @@ impl Choice {
     }
 
     fn is_all(&self) -> bool {
-        self.share == 1 && self.numbers.is_empty()
+        self.share == 1 && self.numbers.is_empty() && self.part.is_empty()
     }
 }
 
