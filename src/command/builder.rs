@@ -481,10 +481,10 @@ impl Command {
     /// ```
     ///
     /// The command is not started, with [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported), where it can have
-    /// neither a cgroup nor a mark (see [`Containment`](crate::Containment)). The process is this program again where it has
-    /// called `daemon::init`. Elsewhere it is `/bin/sh`, which has to be there, with marks together with grep(1) and
-    /// xargs(1). A forked copy of this program that executes nothing keeps the guard
-    /// waiting until it has ended as well.
+    /// neither a cgroup nor a mark (see [`Containment`](crate::Containment)). The process that waits is this program, executed
+    /// again, if it has called `daemon::init`. Otherwise it is `/bin/sh`, which has to be there, and with marks grep(1) and
+    /// xargs(1) as well. A forked copy of this program that executes nothing keeps that process waiting until the copy has
+    /// ended, too.
     ///
     /// # Platform support
     ///

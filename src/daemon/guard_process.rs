@@ -15,7 +15,7 @@ pub(crate) fn run() -> ! {
     // The end of the socket is the end of the program.
     let _ = io::copy(&mut &socket, &mut io::sink());
     if is_by_cgroup {
-        // All of it at once, because it is a line.
+        // Stdout writes a line at once.
         let _ = io::stdout().write_all(b"1\n");
     } else {
         kill_all_with_word(&word);

@@ -58,10 +58,10 @@ const READY_WITHIN: Duration = Duration::from_secs(5);
 /// The script that kills by a cgroup. A shell that is asked to end by a signal has to stay.
 const SCRIPT_BY_CGROUP: &str = "trap '' HUP INT QUIT TERM; read -r word; read -r end; echo 1";
 
-/// The script that kills by the mark that the first line of stdin is, so that nobody else learns it. The list of processes can be longer
-/// than an argument list. A look that failed is not a look that found nothing: xargs ends with 123 when grep could not
-/// read some files, and with 126 or 127 when there is no grep. A process that may not be killed must not keep the guard for
-/// ever.
+/// The script that kills by the mark, which is the first line of stdin, so that nobody else learns it. The list of processes
+/// can be longer than an argument list. A look that failed is not a look that found nothing: xargs ends with 123 when grep
+/// could not read some files, and with 126 or 127 when there is no grep. A process that may not be killed must not keep the
+/// guard for ever.
 const SCRIPT_BY_MARK: &str = r#"trap '' HUP INT QUIT TERM; read -r word; read -r end
 left=1000 clean=0
 while [ $clean -lt 2 ] && [ $left -gt 0 ]; do
