@@ -25,12 +25,12 @@ fn statement(code: u16, k: u32) -> libc::sock_filter {
     libc::sock_filter { code, jt: 0, jf: 0, k }
 }
 
-/// Skips as many statements.
+/// Skips this many statements.
 fn jump(code: u16, k: u32, when_true: u8, when_false: u8) -> libc::sock_filter {
     libc::sock_filter { code, jt: when_true, jf: when_false, k }
 }
 
-/// The calls of another architecture pass.
+/// Lets the calls of another architecture pass.
 fn prologue() -> Vec<libc::sock_filter> {
     vec![
         statement(LOAD, ARCHITECTURE),
@@ -66,8 +66,8 @@ pub(crate) fn refuse(calls: &[(libc::c_long, i32)]) -> io::Result<()> {
     install(filter, 0).map(|_| ())
 }
 
-/// From now on a supervisor is asked about each call but `passing`, here and in all that this process starts. Gives the
-/// descriptor by which it is asked. Of mmap(2) it hears only where a thread gets its stack.
+/// From now on a supervisor is asked about each call but `passing`, here and in all that this process starts. Returns the
+/// descriptor of the supervisor. Of mmap(2), the supervisor is asked only about the stack of a thread.
 #[allow(dead_code, reason = "two test programs share this file")]
 pub(crate) fn supervise(passing: &[libc::c_long]) -> io::Result<RawFd> {
     // The low half of the fourth argument, the flags of mmap.

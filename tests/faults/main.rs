@@ -3,7 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "all of this is tests, in a form that the lint does not know")]
 
-// Filters know the calls of these machines alone.
+// The filters know the system calls of these processors only.
 #[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
 mod filter;
 #[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]

@@ -1,19 +1,19 @@
 //! The fault matrix: each system call of an operation fails once with each error that its man page gives, or is the last one
-//! of its process. Afterwards no process, zombie, descriptor or thread is left; the operation gave an error or the right
-//! result; and the same operation once more works.
+//! of its process. Afterwards no process, zombie, descriptor or thread is left, the operation has returned an error or the right
+//! result, and a second run of the operation works.
 //!
-//! The program under test is this binary again, with a filter by which a supervisor is asked about each of its calls
+//! The program under test is this binary again. By a filter, a supervisor is asked about each of its calls
 //! (seccomp_unotify(2)). A supervisor first lets it run undisturbed, and writes down the calls between its two marks: those of
 //! the program, of its children before they execute a program, and of the stages of a daemon after their start-up. Then it
-//! lets it run anew for each of the cases. A case is known by a number, which is the same in every run.
+//! runs it again for each case. A case has a number, which is the same in every run.
 //!
 //! | variable | default | meaning |
 //! |---|---|---|
-//! | `FAULTS_SHARE` | 60 | one case of so many is run; 1: all of them, which takes long |
-//! | `FAULTS_SEED` | 0 | which of them |
-//! | `FAULTS_CASES` | – | just the cases of these numbers |
-//! | `FAULTS_NAMED` | – | just the cases with this in their name, such as `dies` |
-//! | `FAULTS_VERBOSE` | – | each case is named |
+//! | `FAULTS_SHARE` | 60 | one case in this many is run; 1: all of them, which takes long |
+//! | `FAULTS_SEED` | 0 | which ones |
+//! | `FAULTS_CASES` | – | only the cases with these numbers |
+//! | `FAULTS_NAMED` | – | only the cases with this text in their name, such as `dies` |
+//! | `FAULTS_VERBOSE` | – | the name of each case is printed |
 
 mod calls;
 mod cases;
@@ -29,7 +29,7 @@ use libtest_mimic::Trial;
 
 use crate::filter;
 
-/// What this process was started for, when a test of the matrix started it.
+/// Does what a test of the matrix has started this process for.
 pub(crate) fn role(args: &[&str]) -> Option<ExitCode> {
     match *args {
         ["--subject", operation, directory, which] => {
@@ -52,7 +52,7 @@ pub(crate) fn role(args: &[&str]) -> Option<ExitCode> {
 
 pub(crate) fn trials() -> Vec<Trial> {
     let own = std::env::current_exe().unwrap();
-    // What may be left is what the engines of Linux leave.
+    // The expectations are those for the engines of Linux.
     let is_linux_engine = !cfg!(deluxe_process_force_portable);
     let can_filter = Command::new(&own).arg("--can-filter").status().is_ok_and(|status| status.success());
     let is_root = rustix::process::geteuid().is_root();

@@ -1,8 +1,8 @@
-//! The same small script of operations in rooms that lack something: /proc, /dev/null, a system call, an account, space.
-//! Each operation works or gives a clear error, as a table says, and leaves nothing.
+//! Runs the same small script of operations where something is missing: /proc, /dev/null, a system call, an account, space.
+//! Each operation works or returns a clear error, as a table says, and leaves nothing.
 //!
-//! A trial is a worker, which inherits what is orphaned; the worker starts the script in its room, hears of each operation's
-//! outcome, and looks from outside for what it has left before it lets the script go on.
+//! A trial is a worker, which inherits orphans. The worker starts the script in its room, reads the outcome of each operation,
+//! and looks from outside for what the operation has left before it lets the script go on.
 
 pub(crate) mod room;
 pub(crate) mod script;
@@ -12,7 +12,7 @@ use std::process::{Command, ExitCode, Stdio};
 
 use libtest_mimic::Trial;
 
-/// What this process was started for, when a test of a room started it.
+/// Does what a test of a room has started this process for.
 pub(crate) fn role(args: &[&str]) -> Option<ExitCode> {
     match *args {
         ["--room", name] => Some(worker::work(room::named(name))),
@@ -29,7 +29,7 @@ pub(crate) fn trials() -> Vec<Trial> {
     let own = std::env::current_exe().unwrap();
     let trial = |room: room::Room| {
         let own = own.clone();
-        // What is expected is what the engines of Linux do.
+        // The expectations are those for the engines of Linux.
         let is_there = !cfg!(deluxe_process_force_portable) && room.can_be_entered();
         let trial = Trial::test(format!("rooms::{}", room.name), move || {
             let worker = Command::new(own).args(["--room", &room.name]).stdin(Stdio::null()).output()?;

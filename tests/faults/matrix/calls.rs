@@ -1,17 +1,17 @@
-//! Which errors a system call is made to fail with: those of its man page, less those that can't be made to be true.
+//! The errors that a system call is made to fail with: those of its man page, without those that would state something false.
 
 use libc::*;
 
-/// A call, and what there is to know of it.
+/// A system call.
 pub(crate) struct Call {
     pub(crate) number: c_long,
     pub(crate) name: &'static str,
     pub(crate) errors: &'static [i32],
-    /// What tells one call of this name from another.
+    /// What distinguishes calls of this name.
     pub(crate) shown: Shown,
 }
 
-/// What a call is known by, beside its name.
+/// What identifies a call, beside its name.
 #[derive(Clone, Copy)]
 pub(crate) enum Shown {
     Nothing,
@@ -19,9 +19,9 @@ pub(crate) enum Shown {
     Number(usize),
     /// The path that this argument points to.
     Path(usize),
-    /// What the descriptor in this argument is.
+    /// The kind of the descriptor in this argument.
     Descriptor(usize),
-    /// Whether a thread or a process is made: flags in the argument itself, or in the structure that it points to.
+    /// Whether a thread or a process is made. The flags are in the argument itself, or in the structure that it points to.
     Flags {
         is_pointer: bool,
     },
@@ -29,7 +29,7 @@ pub(crate) enum Shown {
 
 use Shown::{Descriptor, Flags, Nothing, Number, Path};
 
-/// The errors of whoever looks up a path (path_resolution(7)).
+/// The errors of a look-up of a path (path_resolution(7)).
 macro_rules! path_errors {
     ($($more:expr),*) => {
         &[EACCES, EIO, ELOOP, ENAMETOOLONG, ENOENT, ENOMEM, ENOTDIR $(, $more)*]
@@ -99,7 +99,7 @@ pub(crate) const CALLS: &[Call] = calls! {
     SYS_lseek "lseek" Descriptor(0) => &[EBADF, EINVAL, ENXIO, EOVERFLOW, ESPIPE];
     SYS_memfd_create "memfd_create" Nothing => &[EINVAL, EMFILE, ENFILE, ENOMEM, EPERM];
     SYS_mkdirat "mkdirat" Path(1) => path_errors!(EBADF, EDQUOT, EEXIST, EINVAL, EMLINK, ENOSPC, EPERM, EROFS);
-    // Of a thread's stack alone; see `filter::supervise`.
+    // Only for the stack of a thread; see `filter::supervise`.
     SYS_mmap "mmap" Nothing => &[EAGAIN, ENOMEM, EPERM];
     SYS_newfstatat "newfstatat" Path(1) => path_errors!(EBADF, EINVAL, EOVERFLOW);
     SYS_openat "openat" Path(1) => path_errors!(EAGAIN, EBADF, EBUSY, EDQUOT, EEXIST, EFBIG, EINTR, EINVAL, EISDIR, EMFILE, ENFILE, ENODEV, ENOSPC, ENXIO, EOPNOTSUPP, EOVERFLOW, EPERM, EROFS, ETXTBSY);
@@ -147,7 +147,7 @@ pub(crate) const CALLS: &[Call] = calls! {
     SYS_waitid "waitid" Number(0) => &[EAGAIN, EBADF, ECHILD, EINTR, EINVAL, ESRCH];
     SYS_write "write" Descriptor(0) => &[EAGAIN, EBADF, EDESTADDRREQ, EDQUOT, EFBIG, EINTR, EINVAL, EIO, ENOSPC, EPERM, EPIPE];
     SYS_writev "writev" Descriptor(0) => &[EAGAIN, EBADF, EDESTADDRREQ, EDQUOT, EFBIG, EINTR, EINVAL, EIO, ENOSPC, EPERM, EPIPE];
-    // Without an error in their man page; whoever makes them can die there all the same.
+    // Their man pages list no error, but the process can die at the call.
     SYS_exit_group "exit_group" Nothing => &[];
     SYS_getegid "getegid" Nothing => &[];
     SYS_geteuid "geteuid" Nothing => &[];
@@ -165,7 +165,7 @@ pub(crate) const CALLS: &[Call] = calls! {
     SYS_close "close" Descriptor(0) => &[];
 };
 
-/// The older forms, which not every architecture has.
+/// Older system calls, which not every architecture has.
 #[cfg(target_arch = "x86_64")]
 #[rustfmt::skip]
 pub(crate) const OLD_CALLS: &[Call] = calls! {

@@ -1,4 +1,4 @@
-//! The cases of an operation: what may befall it, where; a share of them run, each known by a number.
+//! The cases of an operation: at which call it is disturbed, and how. Some of them are run. Each has a number.
 
 use std::collections::BTreeSet;
 use std::process::ExitCode;
@@ -8,10 +8,10 @@ use crate::matrix::known;
 use crate::matrix::operations::Operation;
 use crate::matrix::supervisor::{Census, Fault, Run, Site};
 
-/// Of calls of the same kind by the same thread on the same thing, so many are disturbed; the rest is counted.
+/// How many calls are disturbed that are the same kind, by the same thread, on the same thing. The others are counted.
 const OF_ONE_KIND: u32 = 3;
 
-/// What differs from run to run is found in as many.
+/// How many undisturbed runs are recorded, because not every run makes the same calls.
 const RECORDINGS: usize = 2;
 
 struct Case {
@@ -23,17 +23,17 @@ struct Case {
 
 /// Which of the cases are run.
 pub(crate) struct Choice {
-    /// One of so many.
+    /// One case in this many.
     share: u32,
     seed: u32,
-    /// Just these.
+    /// Only these.
     numbers: Vec<u32>,
-    /// Just those whose name has this part.
+    /// Only those with this part in their name.
     part: String,
     is_verbose: bool,
 }
 
-/// Without a word from outside: what takes a few seconds.
+/// The default takes a few seconds.
 const DEFAULT_SHARE: u32 = 60;
 
 impl Choice {
@@ -70,7 +70,7 @@ impl Choice {
     }
 }
 
-/// FNV-1a: the same number for the same name, whatever else there is.
+/// FNV-1a: the number depends on the name only.
 fn number_of(name: &str) -> u32 {
     name.bytes().fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
 }
@@ -90,16 +90,16 @@ fn cases_at(operation: &Operation, site: &Site) -> Vec<Case> {
     fails.chain([case(Fault::Dies, "dies")]).collect()
 }
 
-/// A scene of its own for each run, so that nothing of the last one is there.
+/// A new directory for each run, without the files of the last one.
 fn in_a_directory<T>(run: impl FnOnce(&std::path::Path) -> T) -> T {
     let directory = tempfile::Builder::new().prefix("faults").tempdir().expect("a directory");
-    // For the operation in which another user takes part.
+    // One operation runs as another user.
     let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
     std::fs::set_permissions(directory.path(), open).expect("a directory of ours");
     run(directory.path())
 }
 
-/// Everything about one operation; in a process of its own, which inherits what is orphaned.
+/// Runs the cases of one operation, in a separate process, which inherits orphans.
 pub(crate) fn work(operation: &'static Operation) -> ExitCode {
     rustix::process::set_child_subreaper(Some(rustix::process::getpid())).expect("a subreaper");
     let choice = Choice::from_environment();
@@ -132,7 +132,7 @@ pub(crate) fn work(operation: &'static Operation) -> ExitCode {
     let mut unused: BTreeSet<usize> = known::of(operation.name).collect();
     for case in all.iter().filter(|case| choice.has(case)) {
         ran += 1;
-        // Most of these hang, for which a share has no time.
+        // Most of these hang. A share of the cases should not take that long.
         if choice.is_share() && known::find(operation.name, &case.name).is_some() {
             excused += 1;
             continue;

@@ -1,6 +1,6 @@
-//! Cases that are known not to hold, each with its reason. To be emptied.
+//! Cases that are known to fail, each with its reason. The list should become empty.
 
-/// By the operation, a part of the case's name or of what is said of its failure, and why it is here.
+/// The operation, a part of the name of the case or of the text of its failure, and the reason.
 type Known = (&'static str, &'static str, &'static str);
 
 const KNOWN: &[Known] =

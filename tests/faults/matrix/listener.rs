@@ -1,4 +1,4 @@
-//! The supervisor's end of a filter: hears of calls, and says what becomes of them.
+//! The supervisor's end of a filter: receives calls and answers them.
 
 #![allow(unsafe_code, reason = "the kernel's structures, its ioctls, and signals by number")]
 
@@ -25,7 +25,7 @@ pub(crate) enum Answer {
 }
 
 impl Listener {
-    /// That of a process which has just installed its filter, and has it open.
+    /// The listener of a process that has just installed its filter and still has it open.
     pub(crate) fn of(process: u32, patience: Duration) -> io::Result<Listener> {
         let deadline = Instant::now() + patience;
         loop {
@@ -40,7 +40,7 @@ impl Listener {
         }
     }
 
-    /// `None` where whoever made the call is gone.
+    /// `None` if the caller is gone.
     pub(crate) fn hear(&self) -> Option<Asked> {
         // SAFETY: integers, for which zeroes are a value, and the kernel wants them.
         let mut asked: libc::seccomp_notif = unsafe { std::mem::zeroed() };
@@ -54,7 +54,7 @@ impl Listener {
         })
     }
 
-    /// In vain where whoever made the call is gone.
+    /// Does nothing if the caller is gone.
     pub(crate) fn answer(&self, id: u64, answer: Answer) {
         let (error, flags) = match answer {
             Answer::GoOn => (0, libc::SECCOMP_USER_NOTIF_FLAG_CONTINUE as u32),
@@ -86,7 +86,7 @@ pub(crate) fn pid(number: i32) -> Pid {
     Pid::from_raw(number).expect("a process has a number above 0")
 }
 
-/// Whether two processes have the same memory, as a child has on its way to its program (kcmp(2)).
+/// Whether two processes share their memory, as a child does until its exec (kcmp(2)).
 pub(crate) fn share_memory(one: i32, other: i32) -> bool {
     const KCMP_VM: libc::c_int = 1;
     // SAFETY: takes numbers.

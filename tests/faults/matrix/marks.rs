@@ -1,4 +1,4 @@
-//! The words of the program under test to its supervisor: a system call that nobody else makes, with a number.
+//! How the program under test talks to its supervisor: by a system call that nothing else makes, with a number.
 
 #![allow(unsafe_code, reason = "a call that has no safe form is what the supervisor can tell from all others")]
 
@@ -8,7 +8,7 @@ pub(crate) const MAGIC: u64 = 0x6661_756c;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Mark {
-    /// This process runs code of ours from here on.
+    /// This process runs our code from here on.
     Main = 1,
     /// The first stage of a daemon's start does.
     FirstStage,
@@ -16,7 +16,7 @@ pub(crate) enum Mark {
     SecondStage,
     Begin,
     End,
-    /// Nothing is to be left by now. The supervisor does not answer before it has seen to that.
+    /// Nothing should be left now. The supervisor answers when that is so, or when it has waited long enough.
     Rest,
 }
 
@@ -32,7 +32,7 @@ pub(crate) fn mark(mark: Mark) {
     unsafe { libc::syscall(CALL, MAGIC, mark as u64) };
 }
 
-/// In the stages of a daemon, which know themselves by their first argument.
+/// For the stages of a daemon, which their first argument identifies.
 pub(crate) fn mark_a_stage() {
     match std::env::args().nth(1).as_deref() {
         Some("deluxe-process:daemon:1") => mark(Mark::FirstStage),

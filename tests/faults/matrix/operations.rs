@@ -1,4 +1,4 @@
-//! What the program under test does: each operation with a part that is disturbed, between two marks, and its result judged.
+//! What the program under test does. Each operation is disturbed between two marks, and its result is judged.
 
 use std::future::Future;
 use std::io::Write;
@@ -22,7 +22,7 @@ use crate::matrix::marks::{self, Mark};
 pub(crate) struct Operation {
     pub(crate) name: &'static str,
     pub(crate) needs_root: bool,
-    /// Processes of these operations outlive the program that began them by their nature, when it is killed.
+    /// If the program is killed, what the operation has started goes on, as documented.
     pub(crate) outlives: bool,
     run: fn(&Path) -> Outcome,
 }
@@ -49,7 +49,7 @@ pub(crate) const ALL: &[Operation] = &[
     Operation { name: "daemon-wait", needs_root: false, outlives: false, run: daemon_wait },
 ];
 
-/// What came of an operation.
+/// The outcome of an operation.
 pub(crate) enum Outcome {
     Right,
     Error(Error),
@@ -78,7 +78,7 @@ impl Outcome {
     }
 }
 
-/// The program under test: the operation twice, of which the first one is disturbed.
+/// The program under test. It runs the operation twice; the first run is disturbed.
 pub(crate) fn act(name: &str, directory: &Path, is_second_life: bool) {
     let operation = ALL.iter().find(|operation| operation.name == name).expect("a known operation");
     let report = std::fs::OpenOptions::new().append(true).create(true).open(directory.join("report"));
@@ -90,7 +90,7 @@ pub(crate) fn act(name: &str, directory: &Path, is_second_life: bool) {
     }
 }
 
-/// Does this with the harness's disturbance.
+/// Runs the part of an operation that is disturbed.
 fn disturbed<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
     marks::mark(Mark::Begin);
     let result = block_on(work);
@@ -114,7 +114,7 @@ fn shell(script: &str) -> Command {
 
 fn spawn(_: &Path) -> Outcome {
     let result = disturbed(async { shell("exit 3").spawn().await?.wait().await });
-    // A child that the harness kills before it has a program was killed.
+    // The harness may have killed the child before its exec.
     judge(result, |status| status.code() == Some(3) || status.signal() == Some(libc::SIGKILL))
 }
 
@@ -148,7 +148,7 @@ fn wait(_: &Path) -> Outcome {
     judge(result, |status| status.success())
 }
 
-/// A parent that forks no more, and two children, of which none ends by itself.
+/// A parent that starts nothing more, and two children. None of them ends by itself.
 fn tree() -> Command {
     shell("sleep 1000 & sleep 1000 & echo ready; wait; exit 0")
 }
@@ -157,7 +157,7 @@ fn timeout(_: &Path) -> Outcome {
     let mut lines = tree().timeout(Duration::from_millis(300)).lines();
     match block_on(lines.next()) {
         Some(Ok(line)) if line == "ready" => {}
-        // On a busy machine it was late for that.
+        // The machine was too busy for the first line to come in time.
         Some(Err(error)) if error.kind() == ErrorKind::TimedOut => return Outcome::Right,
         other => return Outcome::Wrong(format!("{other:?}")),
     }
@@ -170,7 +170,7 @@ fn timeout(_: &Path) -> Outcome {
     }
 }
 
-/// A tree that is there. How its shell ends depends on which of its processes ends first; what counts is that nothing is left.
+/// A tree that has started. The status of its shell depends on which process ends first, so only what is left counts.
 fn ready_tree(command: &mut Command) -> Child {
     block_on(async {
         let child = command.stdout(Stdio::piped()).spawn().await.expect("a child");
@@ -192,7 +192,7 @@ fn stop_session(_: &Path) -> Outcome {
     judge(disturbed(child.stop()), |_| true)
 }
 
-/// The stop goes on without whoever began it; a handle tells when it is over.
+/// The stop goes on after the drop. A handle tells when it is over.
 fn drop_child(_: &Path) -> Outcome {
     let child = ready_tree(tree().stop_on_drop(true));
     let process = child.process();
@@ -252,7 +252,7 @@ fn signals(_: &Path) -> Outcome {
     judge(result, |signal| *signal == Some(Signal::USR1))
 }
 
-/// An error of the crate's, for a call of the operation's own that was disturbed.
+/// An error for a call that the operation makes itself and that was disturbed.
 fn lost() -> Error {
     "NOSIGNAL".parse::<Signal>().expect_err("there is no such signal")
 }
@@ -276,7 +276,7 @@ impl Daemon for Steady {
     }
 }
 
-/// A start or a stop that takes longer gives up with an error, which is soon enough not to be taken for a hang.
+/// The time limit of a start and a stop. It is shorter than what the supervisor takes for a hang.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 fn starter(directory: &Path) -> Controller<Steady> {
@@ -288,7 +288,7 @@ fn controller(directory: &Path) -> Controller {
     Controller::of::<Steady>().directory(directory.join("run")).start_timeout(PATIENCE).stop_timeout(PATIENCE)
 }
 
-/// None runs, whatever was before.
+/// Stops the daemon if it runs.
 fn none_runs(directory: &Path) -> std::result::Result<(), String> {
     let run = directory.join("run");
     if !run.exists() {
@@ -302,13 +302,13 @@ fn none_runs(directory: &Path) -> std::result::Result<(), String> {
     }
 }
 
-/// One runs; gives its number.
+/// Starts a daemon and returns its pid.
 fn one_runs(directory: &Path) -> u32 {
     none_runs(directory).expect("a stop");
     block_on(starter(directory).start()).expect("a start").pid()
 }
 
-/// The result of an operation, and whether the daemon can be stopped after it.
+/// The outcome of an operation, or that the daemon cannot be stopped after it.
 fn and_then_stopped(outcome: Outcome, directory: &Path) -> Outcome {
     match none_runs(directory) {
         Ok(()) => outcome,
@@ -334,7 +334,7 @@ fn daemon_start(directory: &Path) -> Outcome {
     and_then_stopped(or_ended_deaf(outcome, directory), directory)
 }
 
-/// A daemon whose own listening for signals was disturbed ends, and says so: that is right, whatever was asked of it.
+/// A daemon that can't listen for signals any more ends, and says so. Then that is the right outcome.
 fn or_ended_deaf(outcome: Outcome, directory: &Path) -> Outcome {
     let says_so = || {
         let is_over = matches!(settled(directory), Ok(State::Stopped));
@@ -348,7 +348,7 @@ fn or_ended_deaf(outcome: Outcome, directory: &Path) -> Outcome {
     }
 }
 
-/// What the daemon does when it is not between two states any more.
+/// The state of the daemon once it is neither starting nor ending.
 fn settled(directory: &Path) -> std::result::Result<State, String> {
     let deadline = std::time::Instant::now() + PATIENCE;
     loop {
@@ -403,7 +403,7 @@ fn daemon_signal(directory: &Path) -> Outcome {
     and_then_stopped(or_ended_deaf(outcome, directory), directory)
 }
 
-/// The daemon is told to end by a signal, and waited for.
+/// Asks the daemon to end by a signal, and waits for it.
 fn daemon_wait(directory: &Path) -> Outcome {
     one_runs(directory);
     let of = controller(directory);
@@ -413,7 +413,7 @@ fn daemon_wait(directory: &Path) -> Outcome {
         Ok(stopped)
     });
     let outcome = match (result, settled(directory)) {
-        // The wait can come too late to see one that ran.
+        // The wait can begin after the end of the daemon.
         (Ok(_), Ok(State::Stopped)) => Outcome::Right,
         (Err(error), Ok(_)) => Outcome::Error(error),
         (result, state) => Outcome::Wrong(format!("it is {state:?} after {result:?}")),

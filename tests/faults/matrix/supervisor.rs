@@ -1,4 +1,4 @@
-//! Runs the program under test once: hears of its calls, disturbs one of them, and counts what is left.
+//! Runs the program under test once: receives its calls, disturbs one of them, and counts what is left.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
@@ -16,16 +16,16 @@ use crate::matrix::listener::{Answer, Asked, Listener, pid, share_memory};
 use crate::matrix::marks::{self, Mark};
 use crate::matrix::operations::Operation;
 
-/// What takes longer hangs. The longest wait of an operation of ours is a quarter of that.
+/// After this time a run is taken for a hang. It is four times the longest wait of an operation.
 const DEADLINE: Duration = Duration::from_secs(40);
 
-/// What has to be gone is gone by then.
+/// How long to wait for the end of what should be gone.
 const SETTLES_WITHIN: Duration = Duration::from_secs(10);
 
 /// In the command line of a guard.
 const GUARD: &str = "deluxe-process-guard";
 
-/// A call in an undisturbed run: by whom, which, and how many such calls of the same there were before it.
+/// A call in an undisturbed run: the caller, the call, and its place among the same calls of that caller.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Site {
     pub(crate) what: String,
@@ -42,11 +42,11 @@ impl std::fmt::Display for Site {
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fault {
     Fails(i32),
-    /// The process dies of SIGKILL before the call.
+    /// SIGKILL ends the process before the call.
     Dies,
 }
 
-/// What a process has, by kind.
+/// The descriptors and threads of a process, by kind.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Census {
     descriptors: BTreeMap<String, usize>,
@@ -67,7 +67,8 @@ impl Census {
         }
         for entry in fs::read_dir(format!("/proc/{process}/task")).into_iter().flatten().flatten() {
             let name = fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
-            // A look through `/proc` ends by itself. The others are the pool's own affair, and that of the engine for systems without pidfds, which a refused pidfd leads to.
+            // A look through `/proc` ends by itself. The pool ends its threads by itself as well. The engine for systems
+            // without pidfds, which is used after a pidfd was refused, keeps its thread.
             if !name.starts_with("blocking-") && !matches!(name.trim(), "deluxe-look" | "async-process") {
                 *census.threads.entry(name.trim().to_owned()).or_default() += 1;
             }
@@ -88,7 +89,7 @@ impl Census {
         self
     }
 
-    /// What there is once for the whole process when its first choice was refused.
+    /// Allows what exists once for the whole process after its first choice was refused.
     fn allow_second_choices(&self, expected: &mut Census) {
         const EVENT: &str = "anon_inode:[eventfd]";
         const TIMER: &str = "anon_inode:[timerfd]";
@@ -104,14 +105,14 @@ impl Census {
                 *expected.descriptors.entry(kind.into()).or_default() += 1;
             }
         }
-        // Begun when it can't be known whether there is a terminal.
+        // It is started when the program can't find out whether there is a terminal.
         if self.threads.contains_key("deluxe-terminal") && !expected.threads.contains_key("deluxe-terminal") {
             expected.threads.insert("deluxe-terminal".into(), 1);
             *expected.descriptors.entry("pipe:[N]".into()).or_default() += 2;
         }
         let (events, timers) = (missing(expected, EVENT), missing(expected, TIMER));
         *expected.descriptors.entry(EVENT.into()).or_default() += timers;
-        // The reactor makes do with a pipe.
+        // The reactor uses a pipe instead.
         *expected.descriptors.entry("pipe:[N]".into()).or_default() += 2 * events;
     }
 
@@ -124,7 +125,7 @@ impl Census {
         both
     }
 
-    /// What there is more of than in `expected`.
+    /// What exceeds `expected`.
     fn beyond(&self, expected: &Census) -> Vec<String> {
         let more = |mine: &BTreeMap<String, usize>, theirs: &BTreeMap<String, usize>, what: &str| {
             let excess = |(kind, count): (&String, &usize)| {
@@ -162,17 +163,17 @@ fn without_numbers(text: &str) -> String {
 /// What a process runs.
 #[derive(Clone, PartialEq, Eq)]
 enum Image {
-    /// A program of somebody else's, or one of ours before its `main`.
+    /// Another program, or ours before its `main`.
     Other,
-    /// Our program, as what it is known by.
+    /// Our program, in this role.
     Ours(String),
-    /// A child in the memory of ours, before it executes a program.
+    /// A child that shares the memory of our program until its exec.
     Child { of: String, parent: i32, executes: bool },
 }
 
 struct Thread {
     process: i32,
-    /// Read anew after a change.
+    /// `None` after a change, until it is read again.
     name: Option<String>,
 }
 
@@ -183,12 +184,12 @@ enum Window {
     Over,
 }
 
-/// One run, or two in a row where the first one was killed.
+/// One run, or two in a row if the first one was killed.
 pub(crate) struct Run<'a> {
     operation: &'static Operation,
     directory: &'a Path,
     plan: Option<(&'a Site, Fault)>,
-    /// What there may be at rest; without it, it is found out.
+    /// What may be there at rest. `None` in the runs that find this out.
     expected: Option<&'a Census>,
     listeners: Vec<Listener>,
     threads: HashMap<i32, Thread>,
@@ -208,7 +209,7 @@ pub(crate) struct Run<'a> {
     pub(crate) failures: Vec<String>,
 }
 
-/// The program under test waits to hear that nothing is left.
+/// The program under test waits until nothing is left.
 struct Resting {
     listener: usize,
     id: u64,
@@ -246,7 +247,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Everything, and what is wrong with it.
+    /// Does the whole run, and notes what is wrong.
     pub(crate) fn run(&mut self) {
         let status = self.one_life(false);
         let mut is_over = status.is_some();
@@ -257,7 +258,7 @@ impl<'a> Run<'a> {
             if self.operation.outlives {
                 self.kill_all();
             }
-            // What the killed one has left is not in the way of the next one.
+            // What the killed program has left must not disturb the next one.
             is_over = match self.one_life(true) {
                 Some(status) if status.success() => true,
                 Some(status) => {
@@ -311,7 +312,7 @@ impl<'a> Run<'a> {
         self.plan.is_some_and(|(site, fault)| fault == Fault::Dies && site.what.starts_with("daemon/"))
     }
 
-    /// The program from its start to its end; nothing where it hangs.
+    /// Runs the program from its start to its end. `None` if it hangs.
     #[allow(clippy::zombie_processes, reason = "all that is a child of this process is reaped in one place")]
     fn one_life(&mut self, is_second: bool) -> Option<ExitStatus> {
         let log = fs::OpenOptions::new().append(true).create(true).open(self.directory.join("stderr"));
@@ -351,7 +352,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Answers who asks, and sees to who rests.
+    /// Answers the calls that wait, and looks whether a program at rest has left something.
     fn turn(&mut self) {
         let some = Timespec { tv_sec: 0, tv_nsec: 3_000_000 };
         let ready: Vec<(usize, PollFlags)> = {
@@ -371,7 +372,7 @@ impl<'a> Run<'a> {
         }
         if !is_busy {
             self.reap();
-            // Nobody has its filter any more, and the poll does not wait.
+            // When nobody has the filter any more, the poll returns at once.
             std::thread::sleep(Duration::from_millis(1));
         }
         self.see_to_rest();
@@ -422,7 +423,7 @@ impl<'a> Run<'a> {
         self.listeners[listener].answer(asked.id, Answer::Fails(libc::EINVAL));
     }
 
-    /// The process of a thread; who comes for the first time is looked at.
+    /// The process of a thread. A new thread is looked up.
     fn process_of(&mut self, thread: i32) -> i32 {
         if let Some(known) = self.threads.get(&thread) {
             let process = known.process;
@@ -460,7 +461,7 @@ impl<'a> Run<'a> {
         if asked.number == libc::SYS_execve || asked.number == libc::SYS_execveat {
             match self.processes.get_mut(&process) {
                 Some(Image::Child { executes, .. }) => *executes = true,
-                // One of ours that becomes another program, or itself again, is at its start.
+                // Our program executes another one, or itself again.
                 Some(image) => *image = Image::Other,
                 None => {}
             }
@@ -472,7 +473,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Counts the call, if it is part of the operation. What is to become of it?
+    /// Counts the call if it is part of the operation, and returns the fault for it, if any.
     fn disturb(&mut self, process: i32, asked: &Asked) -> Option<Fault> {
         if self.window != Window::Open {
             return None;
@@ -482,7 +483,7 @@ impl<'a> Run<'a> {
             Image::Ours(name) => format!("{name}/{}", self.thread_name(asked.thread, process)),
             Image::Child { of, .. } => format!("child of {of}"),
         };
-        // A small one is the standard library's own stack for signals, without which it aborts.
+        // A small mapping is the stack for signals of the standard library, which aborts without it.
         const LEAST_STACK: u64 = 1 << 20;
         if asked.number == libc::SYS_mmap && asked.arguments[1] < LEAST_STACK {
             return None;
@@ -589,7 +590,7 @@ impl<'a> Run<'a> {
         self.listeners[listener].answer(id, Answer::Fails(libc::EINVAL));
     }
 
-    /// Whether the error of the first use has a cause, which says what may still run.
+    /// Whether the error of the first run has a cause, which says what may still run.
     fn says_what_is_left(&self) -> bool {
         let report = fs::read_to_string(self.directory.join("report")).unwrap_or_default();
         self.rests == 0 && report.starts_with("error-with-cause")
@@ -646,7 +647,7 @@ struct Left {
     what: String,
 }
 
-/// All that descends from this process, zombies included.
+/// All descendants of this process, including zombies.
 fn descendants() -> Vec<Left> {
     let mut found = Vec::new();
     let mut parents = vec![std::process::id() as i32];
@@ -678,7 +679,7 @@ fn describe_threads(process: i32) -> String {
     text
 }
 
-/// Whether an operation has reported that the daemon is gone, which is right when it was killed.
+/// Whether an operation has reported that the daemon is gone, which is right if the daemon was killed.
 fn tells_of_no_daemon(line: &str) -> bool {
     [
         "wrong it is Stopped after Ok(Started",

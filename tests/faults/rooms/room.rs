@@ -1,4 +1,4 @@
-//! The rooms: what each one lacks, how it is entered, and what does not work there.
+//! The rooms: what is missing in each, how the script gets into it, and what does not work there.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -8,12 +8,12 @@ use crate::filter;
 pub(crate) struct Room {
     pub(crate) name: String,
     enter: Enter,
-    /// Operations that don't work there, and a part of what they say instead.
+    /// Operations that don't work there, and a part of their error.
     pub(crate) differs: Vec<(&'static str, &'static str)>,
 }
 
 enum Enter {
-    /// By a shell in a mount namespace of its own, which takes something away first; `$1` is the script's directory.
+    /// By a shell in a new mount namespace, which takes something away first; `$1` is the directory of the script.
     Mounts(&'static str),
     /// Through another program.
     Through(&'static [&'static str]),
@@ -21,8 +21,8 @@ enum Enter {
     Refuses(libc::c_long, i32),
 }
 
-/// What differs with a filter: by the call, the error (0: either), the operation, and the outcome.
-/// What comes of it where no daemon could be started.
+/// What differs with a filter: the call, the error (0: any), the operation, and the outcome.
+/// The outcome if no daemon could be started.
 const NOT_STARTED: &str = "wrong: Stopped";
 
 type Refused = (&'static str, i32, &'static str, &'static str);
@@ -67,7 +67,7 @@ const REFUSED: &[Refused] = &[
     ("waitid", 0, "daemon-stop", NOT_STARTED),
 ];
 
-/// What had to be said of processes that could not be looked for.
+/// What an error says if processes could not be looked for.
 const UNSEEN: &str = "may still run";
 
 const NO_PIDFDS: &str = "daemons need pidfds";
@@ -76,7 +76,8 @@ const NO_THREAD: &str = "could not start a ";
 
 const NO_FILE: &str = "No such file or directory";
 
-/// What is known not to hold, with its reason: by the start of the room's name, and the start of a failure. To be emptied.
+/// Failures that are known: the start of the name of the room, the start of the failure, and the reason. The list should
+/// become empty.
 const KNOWN: &[(&str, &str, &str)] =
     &[("of_another_pid_namespace", "daemon-stop has left", "process 1 does not reap what others have killed")];
 
@@ -104,7 +105,7 @@ pub(crate) fn all() -> Vec<Room> {
                 ("daemon-stop", NOT_STARTED),
             ],
         ),
-        // What is to read from nothing can't be started, and no daemon can.
+        // A command that has no input can't be started, and no daemon can.
         room(
             "without_dev_null",
             Enter::Mounts("mount -t tmpfs none /dev"),
@@ -164,7 +165,7 @@ pub(crate) fn named(name: &str) -> Room {
 }
 
 impl Room {
-    /// This program with the script, in the room.
+    /// This program in the room, with the script.
     pub(crate) fn command(&self, directory: &Path) -> Command {
         let own = std::env::current_exe().unwrap();
         let mut command = match self.enter {
@@ -185,14 +186,14 @@ impl Room {
         command
     }
 
-    /// To be called in the room; all that it starts is refused the call as well.
+    /// To be called in the room. What it starts is refused the call as well.
     pub(crate) fn refuse_calls(&self) {
         if let Enter::Refuses(call, errno) = self.enter {
             filter::refuse(&[(call, errno)]).expect("leave to install a filter");
         }
     }
 
-    /// Whether this machine lets us.
+    /// Whether this machine allows it.
     pub(crate) fn can_be_entered(&self) -> bool {
         let succeeds = |program: &str, args: &[&str]| {
             let mut command = Command::new(program);

@@ -1,4 +1,4 @@
-//! The operations that are the same in every room. Each says in a line what came of it.
+//! The operations, which are the same in every room. Each prints its outcome as a line.
 
 use std::io::{BufRead, Write};
 use std::path::Path;
@@ -9,7 +9,7 @@ use deluxe_process::{BoxError, Command, Controller, Daemon, Error, ErrorKind, Re
 use futures_lite::future::block_on;
 use serde::{Deserialize, Serialize};
 
-/// That it works.
+/// The outcome of an operation that works.
 pub(crate) const WORKS: &str = "works";
 
 type Operation = fn(&Path) -> Result<std::result::Result<(), String>>;
@@ -28,7 +28,7 @@ pub(crate) const OPERATIONS: &[(&str, Operation)] = &[
 
 pub(crate) fn play(directory: &Path) {
     let mut go_on = std::io::stdin().lock();
-    // Whoever plays it has to own the daemon's directory. On a full disk it is there.
+    // The user of the script has to own the directory of the daemon. On a full disk it exists already.
     let _ = std::fs::create_dir(directory.join("run"));
     for (name, operation) in OPERATIONS {
         let outcome = match operation(directory) {
@@ -38,12 +38,12 @@ pub(crate) fn play(directory: &Path) {
         };
         println!("{name} {}", outcome.replace('\n', " / "));
         std::io::stdout().flush().unwrap();
-        // Until somebody has seen to what is left.
+        // Until the worker has looked for what is left.
         go_on.read_line(&mut String::new()).unwrap();
     }
 }
 
-/// The kind, and whether a cause says what could not be done, and all that is said.
+/// The kind of the error, whether it has a cause, and its whole text.
 fn shown(error: &Error) -> String {
     let has_cause = std::error::Error::source(error).is_some();
     format!("{:?}{}: {error:#}", error.kind(), if has_cause { " with a cause" } else { "" })
@@ -75,8 +75,8 @@ fn spawn(_: &Path) -> Result<std::result::Result<(), String>> {
     Ok(right(status, status.code() == Some(3)))
 }
 
-/// A parent and a child of it, of which neither ends by itself. A limit that was kept and left nothing is what is right;
-/// one with a cause says what may still run.
+/// A parent and its child. Neither ends by itself. It is right if the time limit was kept and nothing is left;
+/// an error with a cause says what may still run.
 fn timeout(_: &Path) -> Result<std::result::Result<(), String>> {
     let result = block_on(shell("sleep 1000 & sleep 1000; exit 0").timeout(Duration::from_millis(300)).output());
     match result {

@@ -1,4 +1,4 @@
-//! Starts the script in its room, compares what it says with what is expected, and looks for what it has left.
+//! Starts the script in its room, compares the outcomes with the expected ones, and looks for what was left.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -11,22 +11,22 @@ use rustix::process::{Pid, Signal, WaitOptions};
 use crate::rooms::room::{Room, excuse};
 use crate::rooms::script::{OPERATIONS, WORKS};
 
-/// What has to be gone is gone by then.
+/// How long to wait for the end of what should be gone.
 const SETTLES_WITHIN: Duration = Duration::from_secs(10);
 
-/// What takes longer hangs.
+/// After this time a run is taken for a hang.
 const DEADLINE: Duration = Duration::from_secs(90);
 
 #[allow(clippy::zombie_processes, reason = "all that is a child of this process is reaped in one place")]
 pub(crate) fn work(room: Room) -> ExitCode {
     rustix::process::set_child_subreaper(Some(rustix::process::getpid())).expect("a subreaper");
     let directory = tempfile::tempdir().unwrap();
-    // For a user who is not us, and for a daemon's own directory.
+    // For another user, and for the directory of a daemon.
     fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o1777)).unwrap();
     let mut script = room.command(directory.path()).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     let mut go_on = script.stdin.take().unwrap();
     let mut failures = Vec::new();
-    // What hangs is ended, and so is the stream of what it says.
+    // A script that hangs is killed, and so its output ends.
     std::thread::spawn(|| {
         std::thread::sleep(DEADLINE);
         eprintln!("it hangs: {:?}", descendants());
@@ -49,7 +49,7 @@ pub(crate) fn work(room: Room) -> ExitCode {
         } else if !is_daemons {
             if let Err(left) = nothing_is_left() {
                 failures.push(format!("{operation} has left {left:?}"));
-                // Not the next operation's.
+                // So that it is not counted for the next operation.
                 kill(&left);
             }
         }
@@ -62,7 +62,7 @@ pub(crate) fn work(room: Room) -> ExitCode {
     if count != OPERATIONS.len() {
         failures.push(format!("it came to operation {count} of {}", OPERATIONS.len()));
     }
-    // Those of which an error has said so.
+    // Those that an error has named.
     kill_all();
     failures.retain(|failure| match excuse(&room.name, failure) {
         Some(why) => {
@@ -88,7 +88,7 @@ impl std::fmt::Debug for Seen {
     }
 }
 
-/// All that descends from this process, zombies included.
+/// All descendants of this process, including zombies.
 fn descendants() -> Vec<Seen> {
     let mut found = Vec::new();
     let mut parents = vec![std::process::id() as i32];
@@ -105,7 +105,7 @@ fn descendants() -> Vec<Seen> {
     found
 }
 
-/// All but the script, and what leads to it.
+/// All but the script and its ancestors.
 fn others() -> Vec<Seen> {
     descendants().into_iter().filter(|seen| !seen.line.contains("--script")).collect()
 }
