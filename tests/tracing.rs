@@ -313,7 +313,7 @@ impl Subscriber for Panicking {
 /// The subscriber is the caller's, and hears of the stop on the thread that carries it out.
 #[test]
 fn a_subscriber_that_panics_keeps_nobody_waiting() {
-    // In a group of its own, a command is started on another thread than the caller's.
+    // In a separate group, a command is started on another thread than the caller's.
     for (with_span, group) in [(true, None), (false, None), (true, Some(0)), (false, Some(0))] {
         let notebook = Notebook::default();
         let panicking = Panicking {

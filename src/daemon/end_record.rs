@@ -77,7 +77,7 @@ pub(crate) fn write(directory: &Directory, stem: &str, record: &EndRecord) -> io
     directory.replace_file(&end_record_name(stem), record.text().as_bytes(), 0o600)
 }
 
-/// Reads the record of the last end, whoever wrote it.
+/// Reads the record of the last end.
 pub(crate) fn read(lock_directory: &Directory, stem: &str) -> io::Result<Option<EndRecord>> {
     if let Some(record) = read_in(lock_directory, stem)? {
         return Ok(Some(record));

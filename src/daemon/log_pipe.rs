@@ -1,6 +1,6 @@
 //! From a pipe into the log.
 //!
-//! Output is taken out of its pipe only after it was written to the log, and whoever reads the pipe next finds what was
+//! Output is taken out of its pipe only after it was written to the log, and the next reader of the pipe finds what was
 //! not taken. So nothing is lost in a crash. What was printed at that very moment may be in the log twice: the daemon
 //! had written it, and died before it could take it out of the pipe.
 

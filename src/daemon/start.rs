@@ -156,7 +156,7 @@ enum StartAttempt {
     },
     /// The daemon is ending: wait for the exit of its process.
     Ending(Option<Process>),
-    /// Somebody else has the launch lock, or whoever had it is gone by now.
+    /// Another process has the launch lock, or had it a moment ago.
     Starting,
 }
 

@@ -1,4 +1,4 @@
-//! Why a start has left no daemon, as an error for whoever started it.
+//! Why a start has left no daemon, as an error for the caller.
 
 use std::io;
 use std::process::ExitStatus;

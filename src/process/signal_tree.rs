@@ -172,7 +172,7 @@ impl Tree {
         let _ = pin!(self.kill()).poll(&mut Context::from_waker(Waker::noop()));
     }
 
-    /// Kills everything in the cgroup, whoever's it is; says whether there was a cgroup to kill.
+    /// Kills everything in the cgroup, also processes of other users; says whether there was a cgroup to kill.
     fn kill_cgroup(&mut self) -> bool {
         !self.spares_ourselves && self.hold.cgroup().is_some_and(|cgroup| cgroup.kill().is_ok())
     }

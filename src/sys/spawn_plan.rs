@@ -191,7 +191,7 @@ pub(crate) enum Exit {
     Lost,
 }
 
-/// What a child has used, together with those children of its own that it has waited for.
+/// What a child has used, together with those of its children that it has waited for.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ProcessUsage {
     pub(crate) user_micros: u64,

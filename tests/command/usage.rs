@@ -50,7 +50,7 @@ fn work() -> ! {
     std::process::exit(0)
 }
 
-/// The one that asks is a process of its own, so that it is smaller than the worker.
+/// The one that asks is a separate process, so that it is smaller than the worker.
 #[on_every_executor]
 async fn is_what_the_child_has_used(itself: Itself) -> Outcome {
     if std::env::var_os(WORKER).is_some() {

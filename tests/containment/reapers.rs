@@ -41,7 +41,7 @@ pub(crate) fn program(args: &[String]) {
     block_on(async {
         for round in 0..ROUNDS {
             let mut command = Command::new("sh");
-            // With and without a session of its own; ended before the command, and after it.
+            // With and without a separate session; ended before the command, and after it.
             let script = ["(sleep .1 &)", "(setsid sleep .1 &)", "(true &)"][round % 3];
             command.args(["-c", &format!("{script}; exit 0")]);
             if round % 2 == 1 {

@@ -1,4 +1,4 @@
-//! This test program as a program with a daemon: a small command line for tests that need a process of its own, be it
+//! This test program as a program with a daemon: a small command line for tests that need a separate process, be it
 //! with other descriptors, another user, another environment, or without an `init`.
 
 use std::io::{BufRead, Write};

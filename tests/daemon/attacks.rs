@@ -1,7 +1,7 @@
 //! Daemons under attack: many starters at once, death at every step, forged files, strangers with a daemon's number,
 //! hostile directories, full disks, forged handshakes, and futures that are dropped at any moment.
 //!
-//! Every case runs in a process of its own, below a supervisor that gives it a deadline, inherits what it orphans, and fails it
+//! Every case runs in a separate process, below a supervisor that gives it a deadline, inherits what it orphans, and fails it
 //! for every process that it leaves. What needs root, namespaces, strace(1) or FUSE is counted as ignored where that is
 //! missing, and says so.
 //!

@@ -75,7 +75,7 @@ pub(crate) async fn a_forced_end_is_told(site: Site) -> Outcome {
 pub(crate) async fn state_and_since(site: Site) -> Outcome {
     let controller = site.controller(site.idle());
     assert_eq!(controller.state().await?, State::Stopped);
-    // The kernel tells the time of its own start in whole seconds.
+    // The kernel tells its start time in whole seconds.
     let slack = Duration::from_secs(2);
     let before = SystemTime::now();
     let started = controller.start().await?;

@@ -228,7 +228,7 @@ pub(crate) async fn mask_and_dispositions(site: Site) -> Outcome {
     let (ours, runtimes, internal) = (bits(&[1, 2, 3, 10, 12, 15]), bits(&[7, 11]), bits(&[32, 33]));
     let mut start = Command::new("env");
     start.args(["--block-signal=TERM,USR1,HUP,WINCH,RTMIN", "--ignore-signal=HUP,USR1,USR2,TERM,CHLD,ALRM,RTMAX"]);
-    // An executor that adds no handlers of its own.
+    // An executor that adds no handlers.
     start.arg(std::env::current_exe()?).args(site.act_arguments("start")).env(EXECUTOR, "block_on");
     start.run().await?;
     let daemon = Facts(site.control().pid().await?.ok_or("it runs")?);

@@ -216,7 +216,7 @@ pub(crate) async fn directory_of_another_user(site: Site) -> Outcome {
     Ok(())
 }
 
-/// A start in a mount namespace of its own, after `mount` with the directory as `$1`.
+/// A start in a separate mount namespace, after `mount` with the directory as `$1`.
 async fn start_with_mount(site: &Site, mount: &str) -> Result<String, Error> {
     let mut command = Command::new("unshare");
     command.args(["--mount", "sh", "-c", &format!("set -e; {mount}; shift; exec \"$@\""), "sh"]);

@@ -1,7 +1,7 @@
-//! Daemons: every case in a process of its own, on every executor, both as the controller's and as the daemon's own.
+//! Daemons: every case in a separate process, on every executor, both as the controller's and as the daemon's own.
 //!
 //! `main` is what a program with daemons has: `init` comes first, in the form that the executor asks for. A case is this
-//! program, run again with a directory of its own and under a deadline; what it leaves running is a failure.
+//! program, run again with a separate directory and under a deadline; what it leaves running is a failure.
 //!
 //! What needs root is counted as ignored where there is no root, and says so.
 
@@ -492,7 +492,7 @@ fn run_trials() -> ExitCode {
     conclusion.exit_code()
 }
 
-/// Runs a case in a process of its own.
+/// Runs a case in a separate process.
 fn run_case(name: &str, executor: &str) -> Result<(), Failed> {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let mark = format!("{}.{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));

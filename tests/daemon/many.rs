@@ -31,7 +31,7 @@ pub(crate) async fn every_executor_starts_every_other(site: Site) -> Outcome {
                 assert_eq!(journal.lines(), ["setup", "run", "user1", "terminate", "at_exit"]);
                 Ok(())
             });
-            // On a thread of its own: some executors do not like to be begun inside another, and none likes to be blocked.
+            // On a separate thread: some executors do not like to be begun inside another, and none likes to be blocked.
             let run = move || match ours {
                 "smol" => testkit::smol(case),
                 "async_std" => testkit::async_std(case),

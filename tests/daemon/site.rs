@@ -1,4 +1,4 @@
-//! Where a case takes place: a directory of its own, controllers for it, and other processes that control the same daemon.
+//! Where a case takes place: a separate directory, controllers for it, and other processes that control the same daemon.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -68,8 +68,8 @@ pub(crate) async fn the_users_own_hands_reach_nothing(site: Site) -> Outcome {
     stay.is_tidy()
 }
 
-/// Who shares the daemon's descriptors can keep its lock, and its number, beyond its end. Whoever has that number then: he is
-/// not signalled unless he is the daemon's user.
+/// A process that shares the daemon's descriptors can keep its lock, with its pid, beyond its end. A process that gets this pid
+/// later is not signaled unless it belongs to the daemon's user.
 pub(crate) async fn somebody_else_behind_the_lock(site: Site) -> Outcome {
     let stay = Stay::new(site)?;
     let controller = stay.controller(stay.site.idle());
@@ -247,7 +247,7 @@ pub(crate) async fn in_the_place_of_the_pidfiles_directory(site: Site) -> Outcom
     stay.is_tidy()
 }
 
-/// The user can put into the directory of his pidfile what he likes. Root touches two names in it, and follows nothing.
+/// The user controls the directory of the pidfile. Root touches two names in it, and follows nothing.
 pub(crate) async fn a_hostile_directory_of_the_pidfile(site: Site) -> Outcome {
     let stay = Stay::new(site)?;
     let treasure = treasure(&stay.site);

@@ -63,7 +63,7 @@ pub(crate) fn asked_once(executor: Executor) {
     eventually("nothing is left", || processes().is_empty());
 }
 
-/// A child in a group of its own, and below it a process that has gone back to the group of this program, with children
+/// A child in a separate group, and below it a process that has gone back to the group of this program, with children
 /// there. When it ends before them, they are all that is left of the group below, and it is orphaned.
 pub(crate) fn strays(args: &[String]) {
     let group = Pid::from_raw(args[0].parse().unwrap());
@@ -97,7 +97,7 @@ pub(crate) fn ours_is_not_orphaned(executor: Executor) {
 }
 
 /// A group whose leader has ended, and left much output, a process that does not heed a request, and a child of that one
-/// in a session of its own. Their numbers are the leader's and those two.
+/// in a separate session. Their numbers are the leader's and those two.
 async fn leaderless() -> (Child, [u32; 3]) {
     let place = tempfile::tempdir().unwrap();
     let script = "trap '' TERM; (setsid sleep 1000 & echo $! >\"$0\"; exec sleep 1000) >/dev/null 2>&1 & \

@@ -42,7 +42,7 @@ pub(crate) fn eight(executor: Executor) {
             task
         });
         let watched = polls.clone();
-        // On a thread of its own: the executor is left to the waiters.
+        // On a separate thread: the executor is left to the waiters.
         let watcher = thread::spawn(move || {
             eventually("all wait", || watched.iter().all(|polls| polls.load(Ordering::Relaxed) > 0));
             let before = Effort::so_far();

@@ -1,4 +1,4 @@
-//! Signals, each case in a process of its own: what a signal does is one state for the whole process.
+//! Signals, each case in a separate process: what a signal does is one state for the whole process.
 //!
 //! This binary runs itself once for each case and executor, and judges how that process ended.
 
@@ -54,7 +54,7 @@ pub(crate) enum Start {
     OtherRealUser,
     /// With SIGTERM blocked.
     Blocked,
-    /// As process 1 of a namespace of its own, for which the kernel ignores default actions.
+    /// As process 1 of a separate namespace, for which the kernel ignores default actions.
     ProcessOne,
 }
 

@@ -145,7 +145,7 @@ fn captured(mut command: Command, name: &'static str, accounts: &[&Account]) -> 
     (output.status, String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
 }
 
-/// Nobody types on the terminal. script(1) would type Ctrl-D at the end of its own input, and the sudo in C can hang
+/// Nobody types on the terminal. script(1) would type Ctrl-D at the end of its input, and the sudo in C can hang
 /// then: with `use_pty`, if it reads a key together with the news that the command has ended, it goes on to read keys
 /// until the terminal ends, whatever key or signal comes. (Seen with 1.9.13; the code of 1.9.17 is the same.)
 fn on_a_terminal(mut command: Command, name: &'static str, accounts: &[&Account]) -> (ExitStatus, String) {
@@ -267,7 +267,7 @@ pub(crate) fn can_keep_keys() -> bool {
     Command::new(PROGRAM).args([MARK, "can-keep-keys"]).stdin(itself()).status().is_ok_and(|status| status.success())
 }
 
-/// What root and the account see of a key that root keeps in its session, in a process with a session of its own.
+/// What root and the account see of a key that root keeps in its session, in a process with a separate session.
 pub(crate) fn keys_of_a_session(account: &Account) -> Output {
     Command::new(PROGRAM).args([MARK, "keys", &account.name]).stdin(itself()).output().unwrap()
 }

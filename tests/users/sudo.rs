@@ -1,6 +1,6 @@
 //! Running as another user through the real sudo, with rules made for the test.
 //!
-//! Each case is run by an account of its own that has no other rights, in another process of this program.
+//! Each case is run by a separate account that has no other rights, in another process of this program.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -931,7 +931,7 @@ fn what_cannot_be_stopped_is_reported(cast: &Cast) {
     wait_until_nothing_runs(&cast.target);
 }
 
-/// As root, without a caller of its own: the rules let root do anything.
+/// As root, without another caller: the rules let root do anything.
 pub(crate) fn as_root() {
     let target = Account::with(&["--user-group"]);
     let cast = Cast { caller: "root".into(), target: target.name.clone(), keeps_terminal: false };

@@ -264,7 +264,7 @@ fn a_terminal_that_is_kept_is_there(cast: &Cast) {
     block_on(cast.pusher().keep_terminal(true).run()).unwrap();
     let error = block_on(cast.command("true").keep_terminal(true).new_session(true).run()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error:?}");
-    // It can't leave a session of its own to join a group of ours.
+    // It leads a session, so it can't join a group of ours.
     let group = rustix::process::getpgrp().as_raw_nonzero().get();
     let error = block_on(cast.command("true").process_group(group).run()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error:?}");

@@ -10,7 +10,7 @@ use rustix::io::FdFlags;
 use crate::sys::unix::descriptors::above_the_standard_streams;
 use crate::sys::unix::signal_mask::SignalSet;
 
-/// Makes all descriptors close-on-exec, except for the standard streams, whoever opened them.
+/// Makes all descriptors close-on-exec, except for the standard streams. It does not matter who has opened them.
 pub(crate) fn close_others_on_exec() -> io::Result<()> {
     // SAFETY: close_range(2) with CLOSE_RANGE_CLOEXEC (Linux 5.11) takes numbers, and closes nothing that is in use.
     let result = unsafe { libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC) };

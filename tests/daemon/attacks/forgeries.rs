@@ -14,7 +14,7 @@ use crate::attacks::worker::{Run, Worker};
 /// An account of every system, and what daemons are run as here.
 pub(crate) const NOBODY: (&str, u32) = ("nobody", 65534);
 
-/// Starts a daemon that leaves its lock to a process of its own making, and ends. Gives its number, and that of the other.
+/// Starts a daemon that leaves its lock to a process which it has started, and ends. Returns its pid, and that of the other one.
 fn forge(scene: &Scene, user: Option<&str>) -> (u32, u32) {
     // Orphans come to us, so that a number is free when we say so.
     rustix::process::set_child_subreaper(Some(rustix::process::getpid())).unwrap();

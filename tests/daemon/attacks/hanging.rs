@@ -98,7 +98,7 @@ pub(crate) fn a_directory_that_gives_no_answer(scene: &Scene) {
     scene.is_as_new();
 }
 
-/// In a mount namespace of its own.
+/// In a separate mount namespace.
 pub(crate) fn hang(scene: &Scene) {
     scene.start();
     scene.stop();
@@ -169,7 +169,7 @@ pub(crate) fn a_lock_file_that_gives_no_answer_to_its_daemon(scene: &Scene) {
     scene.is_as_new();
 }
 
-/// In a mount namespace of its own. The daemon ends in order when it is told to, although it looks after a file that hangs.
+/// In a separate mount namespace. The daemon ends in order when it is told to, although it looks after a file that hangs.
 pub(crate) fn hang_below(scene: &Scene) {
     let pid = scene.start();
     let ours = File::open(scene.lock()).unwrap();

@@ -337,7 +337,7 @@ pub(crate) fn a_full_disk(scene: &Scene) {
     scene.is_as_new();
 }
 
-/// In a mount namespace of its own: a disk of one page and a half.
+/// In a separate mount namespace: a disk of one page and a half.
 pub(crate) fn fill(scene: &Scene) {
     mount(&["-t", "tmpfs", "-o", "size=16k,mode=700", "none"], &scene.directory());
     let filler = scene.directory().join("filler");

@@ -120,7 +120,7 @@ pub(crate) fn bystander_with_number(pid: u32) -> u32 {
     }
 }
 
-/// Does something as another user, on a thread of its own: the kernel's own call changes one thread, where the C library's
+/// Does something as another user, on a separate thread: the kernel's own call changes one thread, where the C library's
 /// would change all.
 pub(crate) fn as_user<T: Send>(uid: u32, work: impl FnOnce() -> T + Send) -> T {
     std::thread::scope(|scope| {

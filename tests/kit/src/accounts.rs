@@ -28,7 +28,7 @@ pub struct Account {
 }
 
 impl Account {
-    /// With a number of its own and `/bin/sh`.
+    /// With a new uid and `/bin/sh`.
     pub fn new() -> Account {
         Account::with(&[])
     }

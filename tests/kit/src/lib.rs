@@ -1,7 +1,7 @@
 //! Runs one test on every executor, under a watchdog, so that a failure or a hang names test and executor.
 //!
 //! `#[on_every_executor]` makes of an `async fn name() -> Outcome` one test per executor. With a parameter of type [`Itself`]
-//! the test can run itself again as a child, in a process of its own.
+//! the test can run itself again as a child, in a separate process.
 
 #![allow(clippy::new_without_default, reason = "a value that makes files, accounts or numbers is no default")]
 
