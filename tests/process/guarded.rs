@@ -8,6 +8,7 @@ use std::{env, fs, thread};
 use deluxe_process::{Command, Containment, ErrorKind, OutputLimit, Scope, Shutdown, Stdio};
 use futures_lite::future;
 use rustix::process::{Pid, Signal};
+use testkit::Mark;
 
 use crate::census::{eventually, processes};
 use crate::executor::Executor;
@@ -40,30 +41,17 @@ pub(crate) fn program(args: &[String]) {
     });
 }
 
-/// A variable that every process of one program has.
-const TAG: &str = "GUARDED_BY";
-
-fn tagged(tag: &str) -> Vec<u32> {
-    let wanted = format!("{TAG}={tag}");
-    let pids = fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    let has_it = |pid: &u32| {
-        let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-        environment.split(|byte| *byte == 0).any(|variable| variable == wanted.as_bytes())
-    };
-    pids.filter(has_it).collect()
-}
-
 /// Whether the program is a guard itself when it is executed again, or leaves that to a shell.
 pub(crate) const OWN_GUARD: &str = "GUARDED_BY_ITSELF";
 
-fn start(tag: &str, script: &str, guards_itself: bool, args: &[&str]) -> Child {
+fn start(mark: &Mark, script: &str, guards_itself: bool, args: &[&str]) -> Child {
     let mut command = StdCommand::new("unshare");
     if guards_itself {
         command.env(OWN_GUARD, "");
     }
     command.args(["--mount", "sh", "-c", script, "sh"]).arg(env::current_exe().unwrap());
     command.args(["--program", "guarded"]).args(args).stdout(StdStdio::piped());
-    command.env(TAG, tag).spawn().unwrap()
+    command.envs([mark.variable()]).spawn().unwrap()
 }
 
 /// How often a program is killed, with cgroups and with marks.
@@ -75,13 +63,13 @@ fn rounds() -> u64 {
 pub(crate) fn killed(_: Executor) {
     for (script, expected) in [(WITH_CGROUPS, cgroups_of_the_machine()), (WITHOUT_CGROUPS, Containment::Mark)] {
         for round in 0..rounds() {
-            let tag = format!("{}-{script}-{round}", std::process::id());
-            let mut program = start(&tag, script, round % 2 == 0, &[]);
+            let mark = Mark::new();
+            let mut program = start(&mark, script, round % 2 == 0, &[]);
             // The first rounds kill it while it starts, and before it has a guard.
             thread::sleep(Duration::from_millis(round * round % 150));
             program.kill().unwrap();
             program.wait().unwrap();
-            eventually("nothing is left", || tagged(&tag).is_empty());
+            eventually("nothing is left", || mark.living().is_empty());
             let mut said = String::new();
             program.stdout.take().unwrap().read_to_string(&mut said).unwrap();
             assert!(said.lines().all(|line| line == format!("{expected:?}")), "{said}");
@@ -94,8 +82,8 @@ pub(crate) fn killed(_: Executor) {
 pub(crate) fn which(_: Executor) {
     let own = fs::canonicalize(env::current_exe().unwrap()).unwrap();
     for (script, guards_itself) in EVERY_WAY {
-        let tag = format!("{}-{script}-{guards_itself}-which", std::process::id());
-        let mut program = start(&tag, script, guards_itself, &[]);
+        let mark = Mark::new();
+        let mut program = start(&mark, script, guards_itself, &[]);
         // `unshare` executes the program, so this is its pid.
         let mut found = Vec::new();
         eventually("there is a guard", || {
@@ -111,22 +99,22 @@ pub(crate) fn which(_: Executor) {
         }
         program.kill().unwrap();
         program.wait().unwrap();
-        eventually("nothing is left", || tagged(&tag).is_empty());
+        eventually("nothing is left", || mark.living().is_empty());
     }
 }
 
 /// The end of the program ends its guarded commands, also those whose handle was dropped, and its cgroups go with them.
 pub(crate) fn ended(_: Executor) {
     for (script, guards_itself) in EVERY_WAY {
-        let tag = format!("{}-{script}-{guards_itself}", std::process::id());
-        let mut program = start(&tag, script, guards_itself, &["3"]);
+        let mark = Mark::new();
+        let mut program = start(&mark, script, guards_itself, &["3"]);
         assert!(program.wait().unwrap().success());
-        eventually("nothing is left", || tagged(&tag).is_empty());
+        eventually("nothing is left", || mark.living().is_empty());
     }
     eventually("no guard is left", || processes().is_empty());
     // The next program removes what a killed one has left.
     eventually("no directory of a dead program is left", || {
-        assert!(start("next", WITH_CGROUPS, false, &["1"]).wait().unwrap().success());
+        assert!(start(&Mark::new(), WITH_CGROUPS, false, &["1"]).wait().unwrap().success());
         abandoned_cgroups().is_empty()
     });
 }
@@ -190,19 +178,19 @@ fn abandoned_cgroups() -> Vec<String> {
 /// A scope ends all that its commands have started, and nothing else.
 pub(crate) fn scope(executor: Executor) {
     executor.run(async {
-        let tag = format!("{}-scope", std::process::id());
-        let outside = Command::new("sleep").arg("1000").env(TAG, &tag).spawn().await.unwrap();
+        let mark = Mark::new();
+        let outside = Command::new("sleep").arg("1000").envs([mark.variable()]).spawn().await.unwrap();
         for is_dropped in [false, true] {
             let scope = Scope::new().shutdown(Shutdown::new().grace(Duration::from_millis(100)));
             assert!(scope.members().await.unwrap().is_empty());
             let mut escaping = Command::new("sh");
-            escaping.args(["-c", ESCAPES]).env(TAG, &tag).within(&scope);
+            escaping.args(["-c", ESCAPES]).envs([mark.variable()]).within(&scope);
             let plain = escaping.spawn().await.unwrap();
             let guarded = escaping.clone().guarded().spawn().await.unwrap();
             let is_held = plain.containment() != Containment::Tree && plain.containment() != Containment::Group;
             // What a command leaves running stays in the scope.
             let mut leaving = Command::new("sh");
-            leaving.args(["-c", "(setsid sleep 1000 &)"]).env(TAG, &tag).within(&scope).run().await.unwrap();
+            leaving.args(["-c", "(setsid sleep 1000 &)"]).envs([mark.variable()]).within(&scope).run().await.unwrap();
             let mut run = Command::new("sleep").arg("1000").within(&scope).output();
             assert!(future::poll_once(&mut run).await.is_none());
             if is_held {
@@ -212,7 +200,7 @@ pub(crate) fn scope(executor: Executor) {
                 drop(scope);
             } else {
                 scope.stop().await.unwrap();
-                assert!(!is_held || tagged(&tag).len() == 1, "{:?}", tagged(&tag));
+                assert!(!is_held || mark.living().len() == 1, "{:?}", mark.living());
             }
             let error = escaping.spawn().await.unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
@@ -220,7 +208,7 @@ pub(crate) fn scope(executor: Executor) {
             assert!(!run.await.is_ok_and(|output| output.status.success()));
             assert!(!plain.wait().await.unwrap().success() && !guarded.wait().await.unwrap().success());
             if is_held {
-                eventually("nothing else is left", || tagged(&tag).len() == 1);
+                eventually("nothing else is left", || mark.living().len() == 1);
             }
         }
         assert_eq!(outside.try_wait().unwrap(), None);
@@ -233,10 +221,10 @@ pub(crate) fn scope(executor: Executor) {
 /// on, and the limit of its output.
 pub(crate) fn leftovers(executor: Executor) {
     executor.run(async {
-        let tag = format!("{}-leftovers", std::process::id());
+        let mark = Mark::new();
         let command = |script: &str| {
             let mut command = Command::new("sh");
-            command.args(["-c", script]).env(TAG, &tag).leave_nothing();
+            command.args(["-c", script]).envs([mark.variable()]).leave_nothing();
             command
         };
         let is_held = matches!(cgroups_here().await, Containment::Cgroup | Containment::Mark);
@@ -246,26 +234,26 @@ pub(crate) fn leftovers(executor: Executor) {
         let output = command(deaf).shutdown(Shutdown::new().grace(Duration::from_millis(50))).output().await.unwrap();
         assert_eq!(output.stdout, b"said\n");
         if !is_held {
-            eventually("only what can't be held is left", || tagged(&tag).len() == 1);
-            for pid in tagged(&tag) {
+            eventually("only what can't be held is left", || mark.living().len() == 1);
+            for pid in mark.living() {
                 deluxe_process::Process::open(pid).unwrap().kill().unwrap();
             }
             return;
         }
-        assert_eq!(tagged(&tag), [0; 0]);
+        assert_eq!(mark.living(), [0; 0]);
         let mut timed = command(deaf);
         timed.timeout(Duration::from_secs(1)).shutdown(Shutdown::new().grace(Duration::from_secs(3)));
         let error = timed.output().await.unwrap_err();
         assert!(error.is_timed_out() && error.stdout() == Some(b"said\n"), "{error:?}");
-        assert_eq!(tagged(&tag), [0; 0]);
+        assert_eq!(mark.living(), [0; 0]);
         let mut talkative = command("sleep 1000 & head -c 100000 /dev/zero; exit 3");
         let error = talkative.output_limit(OutputLimit::fail(10)).output().await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::OutputLimit, "{error:?}");
         let child = command(deaf).stdout(Stdio::null()).shutdown(Shutdown::kill()).spawn().await.unwrap();
         assert!(child.wait().await.unwrap().success());
-        assert_eq!(tagged(&tag), [0; 0]);
+        assert_eq!(mark.living(), [0; 0]);
         drop(command(deaf).stdout(Stdio::null()).shutdown(Shutdown::kill()).spawn().await.unwrap());
-        eventually("a drop is no reason to leave anything", || tagged(&tag).is_empty());
+        eventually("a drop is no reason to leave anything", || mark.living().is_empty());
     });
 }
 

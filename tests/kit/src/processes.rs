@@ -28,6 +28,11 @@ impl Mark {
         command
     }
 
+    /// The mark as a variable of the environment.
+    pub fn variable(&self) -> (&'static str, &str) {
+        (VARIABLE, &self.0)
+    }
+
     /// The processes that carry the mark and have not ended; a zombie has no environment any more.
     pub fn living(&self) -> Vec<u32> {
         let wanted = format!("{VARIABLE}={}", self.0);
