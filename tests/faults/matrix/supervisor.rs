@@ -649,21 +649,13 @@ struct Left {
 
 /// All descendants of this process, including zombies.
 fn descendants() -> Vec<Left> {
-    let mut found = Vec::new();
-    let mut parents = vec![std::process::id() as i32];
-    while let Some(parent) = parents.pop() {
-        for task in fs::read_dir(format!("/proc/{parent}/task")).into_iter().flatten().flatten() {
-            let list = fs::read_to_string(task.path().join("children")).unwrap_or_default();
-            for child in list.split_ascii_whitespace().filter_map(|child| child.parse::<i32>().ok()) {
-                let stat = fs::read_to_string(format!("/proc/{child}/stat")).unwrap_or_default();
-                let line = fs::read_to_string(format!("/proc/{child}/cmdline")).unwrap_or_default().replace('\0', " ");
-                let what = stat.split(' ').take(4).collect::<Vec<_>>().join(" ");
-                found.push(Left { pid: child, what: format!("{what}: {line}") });
-                parents.push(child);
-            }
-        }
-    }
-    found
+    let left = |pid: u32| {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        let line = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default().replace('\0', " ");
+        let what = stat.split(' ').take(4).collect::<Vec<_>>().join(" ");
+        Left { pid: pid as i32, what: format!("{what}: {line}") }
+    };
+    testkit::descendants(std::process::id()).into_iter().map(left).collect()
 }
 
 fn describe(left: &[Left]) -> String {

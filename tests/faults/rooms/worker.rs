@@ -90,19 +90,11 @@ impl std::fmt::Debug for Seen {
 
 /// All descendants of this process, including zombies.
 fn descendants() -> Vec<Seen> {
-    let mut found = Vec::new();
-    let mut parents = vec![std::process::id() as i32];
-    while let Some(parent) = parents.pop() {
-        for task in fs::read_dir(format!("/proc/{parent}/task")).into_iter().flatten().flatten() {
-            let list = fs::read_to_string(task.path().join("children")).unwrap_or_default();
-            for pid in list.split_ascii_whitespace().filter_map(|child| child.parse::<i32>().ok()) {
-                let line = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default().replace('\0', " ");
-                found.push(Seen { pid, line });
-                parents.push(pid);
-            }
-        }
-    }
-    found
+    let seen = |pid: u32| {
+        let line = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default().replace('\0', " ");
+        Seen { pid: pid as i32, line }
+    };
+    testkit::descendants(std::process::id()).into_iter().map(seen).collect()
 }
 
 /// All but the script and its ancestors.

@@ -28,7 +28,7 @@ pub use testkit_macros::on_every_executor;
 pub use dispositions::ignore_no_signals;
 pub use files::{Place, pipe};
 pub use itself::{Itself, OWN_STDIN, passes};
-pub use processes::{Mark, children, has_vanished, peak_memory};
+pub use processes::{Mark, children, descendants, has_vanished, peak_memory};
 
 /// What a test gives back, so that it can use `?`.
 pub type Outcome = Result<(), BoxError>;

@@ -117,3 +117,14 @@ pub fn children(parent: u32) -> Vec<u32> {
     let numbers = |list: String| list.split_ascii_whitespace().map(|pid| pid.parse().expect("a number")).collect();
     lists.flat_map::<Vec<u32>, _>(numbers).collect()
 }
+
+/// The descendants of a process, zombies included; parents before their children.
+pub fn descendants(process: u32) -> Vec<u32> {
+    let mut found = children(process);
+    let mut looked_at = 0;
+    while let Some(parent) = found.get(looked_at) {
+        found.extend(children(*parent));
+        looked_at += 1;
+    }
+    found
+}
